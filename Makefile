@@ -1,0 +1,58 @@
+# Two commands do everything on a bare Debian machine with Python >= 3.11 and root: `make demo` and `make test`.
+# Everything that is built lies outside the checkout, in $(CACHE); everything that runs, in $(STATE).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CACHE ?= $(or $(DISTRIQUEUE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/distriqueue)
+PYTHON ?= python3
+CLUSTER ?= local
+LOCK_HASH := $(shell cat requirements/dev.lock | sha256sum | cut -c1-16)
+VENV := $(CACHE)/venv-$(LOCK_HASH)
+PY := $(VENV)/bin/python
+export DISTRIQUEUE_CACHE := $(CACHE)
+export CLUSTER
+export PYTHONPATH := operator/src:worker-image/python/src:.
+SOURCES := operator/src worker-image/python/src localcluster tests bench
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.done: requirements/dev.lock
+	@echo "==> Python environment (once, cached in $(VENV))"
+	@./localcluster/prepare-python "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+.PHONY: venv venv-path
+venv: $(VENV)/.done ## The Python environment, from the lock file
+venv-path: ## Print where the Python environment is
+	@echo $(VENV)
+
+.PHONY: lock
+lock: venv ## Renew the lock files (hashes, no index)
+	@$(VENV)/bin/pip install --quiet uv
+	@for spec in "operator:--extra operator" "worker:" "dev:--extra operator --group dev --group build"; do \
+	  $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	    $${spec#*:} pyproject.toml -o requirements/$${spec%%:*}.lock; done
+	@$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --group build -o requirements/build.lock
+
+.PHONY: lint format
+lint: venv ## ruff, mypy --strict, import contracts
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(PY) -m mypy $(SOURCES)
+	@$(VENV)/bin/lint-imports --no-logo
+format: venv ## Let ruff format and fix
+	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
+
+.PHONY: unit integration e2e test
+unit: venv ## Tests without I/O
+	@$(PY) -m pytest tests/unit
+integration: venv ## Tests on a real API server and RabbitMQ, as processes
+	@$(PY) -m pytest tests/integration
+e2e: venv ## Tests with pods, on the local cluster
+	@$(PY) -m pytest tests/e2e
+test: unit integration e2e ## All tests; sets up what they need

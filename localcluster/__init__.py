@@ -1,0 +1,1 @@
+"""A real Kubernetes and a real RabbitMQ on a bare Debian machine."""

@@ -1,0 +1,1 @@
+"""The RabbitMQ side: topology, publishing tickets and answers, consuming claims and reports."""

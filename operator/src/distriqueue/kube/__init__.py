@@ -1,0 +1,1 @@
+"""The Kubernetes side: client, election, status writer, resource feeds."""

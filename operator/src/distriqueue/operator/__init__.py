@@ -1,0 +1,1 @@
+"""The program: joins kube, broker and core, and nothing more."""

@@ -1,0 +1,1 @@
+"""Messages and queue names between leader and workers; pydantic alone."""
