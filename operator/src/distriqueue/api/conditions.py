@@ -1,0 +1,93 @@
+"""Condition types and reasons: every word that programs may test for, each with what it means.
+
+Conditions are the contract of a resource (``kubectl wait --for=condition=Complete djob/NAME``); phases are their
+summary. A job's final phase decides its conditions alone:
+
+=========== ============== ============== ==================================================
+phase       Complete       Failed         Accepted
+=========== ============== ============== ==================================================
+Succeeded   True           (not set)      True
+Failed      (not set)      True           False when the leader refused the job, else True
+Dead        (not set)      True           True
+Cancelled   (not set)      True           as it was
+any other   (not set)      (not set)      True from the first status write on
+=========== ============== ============== ==================================================
+"""
+
+from enum import StrEnum
+
+
+class JobCondition(StrEnum):
+    """Condition types of a DistributedJob."""
+
+    ACCEPTED = "Accepted"
+    """True: the leader took the job into its books. False: it refused the job, and the job is Failed."""
+    COMPLETE = "Complete"
+    """True: the job succeeded and its result is in the status."""
+    FAILED = "Failed"
+    """True: the job ended without success (phase Failed, Dead or Cancelled); the reason says how."""
+
+
+class JobReason(StrEnum):
+    """Reasons of the conditions of a DistributedJob."""
+
+    ACCEPTED = "Accepted"
+    """On Accepted=True: the leader dispatches the job."""
+    SUCCEEDED = "Succeeded"
+    """On Complete=True."""
+    ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
+    """On Failed=True, phase Dead: `maxAttempts` attempts failed or were lost."""
+    PERMANENT_ERROR = "PermanentError"
+    """On Failed=True, phase Failed: the handler said that another attempt cannot help."""
+    PAYLOAD_TOO_LARGE = "PayloadTooLarge"
+    """On Accepted=False and Failed=True, phase Failed: the payload has more bytes than `limits.PAYLOAD_LIMIT_BYTES`."""
+    INVALID_SPEC = "InvalidSpec"
+    """On Accepted=False and Failed=True, phase Failed: stored by other means than the schema and not understood."""
+    CANCELLED = "Cancelled"
+    """On Failed=True, phase Cancelled."""
+
+
+class AttemptReason(StrEnum):
+    """Reasons of an attempt that did not succeed (`status.attempts[].reason`)."""
+
+    HANDLER_ERROR = "HandlerError"
+    """The handler raised an error; `error` has its text."""
+    PERMANENT_ERROR = "PermanentError"
+    """The handler raised an error that it declared permanent; no further attempt follows."""
+    TIMEOUT = "Timeout"
+    """The attempt ran longer than `spec.timeoutSeconds` and was stopped."""
+    NO_HANDLER = "NoHandler"
+    """The worker that was granted the attempt has no handler for the job's type."""
+    RESULT_TOO_LARGE = "ResultTooLarge"
+    """The handler returned more bytes of JSON than `limits.RESULT_LIMIT_BYTES`."""
+    RESULT_NOT_JSON = "ResultNotJson"
+    """The handler returned something that JSON cannot carry."""
+    WORKER_LOST = "WorkerLost"
+    """No heartbeat from the worker for 15 s, or its pod ended; outcome Lost."""
+    WORKER_STOPPED = "WorkerStopped"
+    """The worker shut down and stopped its handlers before this one ended; outcome Lost."""
+    GRANT_LOST = "GrantLost"
+    """The worker lives and no longer has the attempt (it restarted, or the status said Running and nobody answered);
+    outcome Lost."""
+
+
+class WorkerCondition(StrEnum):
+    """Condition types of a DistributedWorker."""
+
+    READY = "Ready"
+    """True: the worker heartbeats and claims work."""
+
+
+class WorkerReason(StrEnum):
+    """Reasons of the conditions of a DistributedWorker."""
+
+    HEARTBEATING = "Heartbeating"
+    """On Ready=True."""
+    DRAINING = "Draining"
+    """On Ready=False: it finishes what it holds and claims nothing more."""
+    HEARTBEAT_MISSED = "HeartbeatMissed"
+    """On Ready=False: nothing was heard of it for 15 s."""
+    POD_GONE = "PodGone"
+    """On Ready=False: the kubelet says that its containers have ended."""
+    STOPPED = "Stopped"
+    """On Ready=False: it said goodbye after a clean stop."""

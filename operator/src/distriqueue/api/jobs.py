@@ -1,0 +1,290 @@
+"""DistributedJob: one piece of work, from the manifest that asks for it to the result in its status.
+
+The model is the only source of its CRD. A field stands here when something acts on it, and not before. Everything is
+bounded, what cannot change is refused by CEL with a sentence that says what to do instead, and the fences of `fences`
+stand at the root.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic.config import JsonDict
+
+from distriqueue.api import limits
+from distriqueue.api.fences import JOB_FENCE_RULES
+from distriqueue.api.models import (
+    Conditions,
+    Epoch,
+    ErrorText,
+    Int32,
+    Int64,
+    Model,
+    ObservedGeneration,
+    Reason,
+    Resource,
+    Timestamp,
+)
+from distriqueue.api.names import API_VERSION, JOB_KIND
+from distriqueue.api.phases import AttemptOutcome, JobPhase, Priority
+
+TYPE_PATTERN: Final = "^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$"
+POOL_NAME_PATTERN: Final = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
+JobType = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=limits.TYPE_LIMIT,
+        pattern=TYPE_PATTERN,
+        json_schema_extra={
+            "pattern": None,  # the rule below says the same and names what would be right
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"self.matches('{TYPE_PATTERN}')",
+                    "message": "a type is made of lower-case letters, digits, '-', '_' and '.', and begins and ends "
+                    "with a letter or digit, such as 'email' or 'image.resize'",
+                }
+            ],
+        },
+    ),
+]
+"""A job type, as a job asks for it; at most `limits.TYPE_LIMIT` characters."""
+
+PoolName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=limits.POOL_NAME_LIMIT,
+        pattern=POOL_NAME_PATTERN,
+        json_schema_extra={
+            "pattern": None,
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"self.matches('{POOL_NAME_PATTERN}')",
+                    "message": "a pool name is made of lower-case letters, digits and '-', and begins and ends with a "
+                    "letter or digit, such as 'default' or 'gpu-large'",
+                }
+            ],
+        },
+    ),
+]
+"""A pool of workers; a DNS label of at most `limits.POOL_NAME_LIMIT` characters."""
+
+Payload = Annotated[
+    dict[str, JsonValue],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": limits.PAYLOAD_KEYS_LIMIT,
+            "x-kubernetes-preserve-unknown-fields": True,
+            "x-kubernetes-map-type": "atomic",
+        }
+    ),
+]
+AnyJson = Annotated[JsonValue, WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True, "nullable": True})]
+
+SPEC_IS_IMMUTABLE: Final[JsonDict] = {
+    "rule": "self == oldSelf",
+    "message": "the spec of a job cannot change once the job is made: create a new job under another name, or run it "
+    "anew under this name with 'kubectl replace --force -f FILE', which deletes the old job first",
+    "reason": "FieldValueForbidden",
+}
+
+
+class Backoff(Model):
+    """How long a job waits between a failed or lost attempt and the next one.
+
+    The wait after attempt n is initialSeconds x (factorPercent / 100)^(n-1), at most maxSeconds, varied at random by
+    jitterPercent.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.maxSeconds >= self.initialSeconds",
+                    "messageExpression": "'maxSeconds (' + string(self.maxSeconds) + ') is below initialSeconds (' + "
+                    "string(self.initialSeconds) + '): set maxSeconds to ' + string(self.initialSeconds) + ' or more'",
+                    "message": "maxSeconds must be at least initialSeconds",
+                }
+            ]
+        }
+    )
+
+    initial_seconds: Annotated[Int32, Field(ge=0, le=limits.BACKOFF_INITIAL_LIMIT_SECONDS)] = (
+        limits.DEFAULT_BACKOFF_INITIAL_SECONDS
+    )
+    """Seconds to wait after the first attempt, 0 to 3600. 0 tries again at once. Default 5."""
+
+    factor_percent: Annotated[
+        Int32, Field(ge=limits.BACKOFF_FACTOR_MIN_PERCENT, le=limits.BACKOFF_FACTOR_LIMIT_PERCENT)
+    ] = limits.DEFAULT_BACKOFF_FACTOR_PERCENT
+    """By how much each wait is longer than the one before, in percent, 100 to 1000. 200 doubles it every time, 100
+    keeps it as it is. Default 200."""
+
+    max_seconds: Annotated[Int32, Field(ge=1, le=limits.BACKOFF_MAX_LIMIT_SECONDS)] = limits.DEFAULT_BACKOFF_MAX_SECONDS
+    """Seconds that no wait exceeds (before jitter), 1 to 86400, and not below initialSeconds. Default 300."""
+
+    jitter_percent: Annotated[Int32, Field(ge=0, le=limits.BACKOFF_JITTER_LIMIT_PERCENT)] = (
+        limits.DEFAULT_BACKOFF_JITTER_PERCENT
+    )
+    """By how much a wait is varied at random in either direction, in percent of it, 0 to 100, so that jobs which failed
+    together do not come back together. Default 10."""
+
+
+class JobSpec(Model):
+    """What to run, and how. Nothing in it can change once the job is made."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [SPEC_IS_IMMUTABLE]})
+
+    type: JobType
+    """The kind of work, which names the handler that a worker runs for it: email, fail, calculate, or a type of your
+    own. A type for which a worker has no handler of its own goes to its default handler '*'. Lower-case letters,
+    digits, '-', '_' and '.', 1 to 63 characters. Required."""
+
+    payload: Payload = Field(default_factory=dict)
+    """The handler's input: any JSON object, at most 64 KiB as JSON text without spaces and at most 1024 keys at its
+    top. A larger one is refused with the reason PayloadTooLarge: store large data outside and pass a reference to it.
+    The handler says which keys it wants. Default {}."""
+
+    priority: Priority = Priority.MEDIUM
+    """High, Medium or Low. Of the jobs that wait for a pool, all High ones start before any Medium one, and those
+    before any Low one. Work that runs already is never interrupted. Default Medium."""
+
+    priority_value: Annotated[Int32, Field(ge=0, le=limits.PRIORITY_VALUE_LIMIT)] = limits.DEFAULT_PRIORITY_VALUE
+    """The order among waiting jobs of the same priority and pool, 0 to 100: the higher one starts first, and of two
+    equal ones the older. Default 50."""
+
+    pool_name: PoolName = limits.DEFAULT_POOL_NAME
+    """The pool whose workers may run the job: those started with the same pool name. A job for a pool without workers
+    waits until there is one. A DNS label of at most 40 characters. Default "default"."""
+
+    max_attempts: Annotated[Int32, Field(ge=1, le=limits.MAX_ATTEMPTS_LIMIT)] = limits.DEFAULT_MAX_ATTEMPTS
+    """How many times the job is tried in all, the first time included, 1 to 100. Attempts that fail, run out of time or
+    lose their worker count alike. After the last one the job is Dead. 1 never tries again. Default 3."""
+
+    backoff: Backoff = Backoff()
+    """How long to wait between an attempt and the next one. By default 5 s, then 10 s, 20 s and so on up to 5
+    minutes."""
+
+    timeout_seconds: Annotated[Int32, Field(ge=1, le=limits.TIMEOUT_LIMIT_SECONDS)] = limits.DEFAULT_TIMEOUT_SECONDS
+    """Seconds that one attempt may run, from the handler's start, 1 to 604800 (a week). Then the worker stops it and
+    the attempt has failed with the reason Timeout. Waiting does not count. Default 3600 (an hour)."""
+
+
+class Grant(Model):
+    """A grant id: a leader's permission for one attempt on one worker. Ordered by epoch, then by counter."""
+
+    epoch: Epoch
+    """The epoch of the leader that gave it."""
+
+    counter: Annotated[Int64, Field(ge=0, le=limits.INT64_MAX)]
+    """Its number within that epoch."""
+
+
+class Attempt(Model):
+    """One attempt: where it ran, when, and how it ended."""
+
+    number: Annotated[Int32, Field(ge=1, le=limits.INT32_MAX)]
+    """The attempt's number, from 1."""
+
+    worker: Annotated[str, Field(max_length=limits.NAME_LIMIT)] | None = None
+    """Name of the DistributedWorker that it was granted to."""
+
+    incarnation: Annotated[str, Field(max_length=limits.INCARNATION_LIMIT)] | None = None
+    """Which life of that worker: from a process start, or from losing its lease, to the next loss."""
+
+    start_time: Timestamp | None = None
+    """When its handler started, by the worker's clock, with microseconds."""
+
+    completion_time: Timestamp | None = None
+    """When it ended; of a lost one, when its loss was established."""
+
+    outcome: AttemptOutcome | None = None
+    """Succeeded, Failed (the handler failed or ran out of time) or Lost (its worker went away). Absent while it
+    runs."""
+
+    reason: Reason | None = None
+    """Why it did not succeed, as one word: HandlerError, PermanentError, Timeout, WorkerLost and others."""
+
+    error: ErrorText | None = None
+    """The text of the error, at most 4096 characters."""
+
+    log_tail: Annotated[str, Field(max_length=limits.LOG_TAIL_LIMIT)] | None = None
+    """The last lines that the handler logged before it failed, at most 4096 characters."""
+
+
+Attempts = Annotated[
+    list[Attempt],
+    Field(
+        max_length=limits.HISTORY_LIMIT,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
+    ),
+]
+
+
+class JobStatus(Model):
+    """What became of the job. Written by the operator alone."""
+
+    phase: JobPhase = JobPhase.PENDING
+    """The summary of the conditions. Pending: waits with the leader. Queued: its ticket is in RabbitMQ. Running: a
+    worker has it. Retrying: waits for its next attempt. Final are Succeeded; Failed: will not be tried again; Dead:
+    every attempt was used up; Cancelled."""
+
+    attempt: Annotated[Int32, Field(ge=0, le=limits.INT32_MAX)] | None = None
+    """The number of the current attempt, or of the last one. Absent before the first. Never falls."""
+
+    attempts: Attempts | None = None
+    """The last 10 attempts, oldest first."""
+
+    worker: Annotated[str, Field(max_length=limits.NAME_LIMIT)] | None = None
+    """The worker that has the job, or had it last."""
+
+    result: AnyJson = None
+    """What the handler returned: any JSON value, at most 64 KiB. Set when the job has succeeded."""
+
+    error: ErrorText | None = None
+    """The error of the last attempt that did not succeed, at most 4096 characters; attempts has the earlier ones."""
+
+    queued_time: Timestamp | None = None
+    """When the broker confirmed the ticket of the current attempt."""
+
+    start_time: Timestamp | None = None
+    """When the current or last attempt's handler started. With microseconds; subtract metadata.creationTimestamp for
+    the time that the job waited."""
+
+    completion_time: Timestamp | None = None
+    """When the job reached its final phase."""
+
+    next_attempt_time: Timestamp | None = None
+    """While the job is Retrying: when its next attempt may start."""
+
+    epoch: Epoch | None = None
+    """The epoch of the leader that wrote this status. Never falls, so a leader that was replaced can write nothing."""
+
+    last_grant: Annotated[Grant, Field(json_schema_extra={"x-kubernetes-map-type": "atomic"})] | None = None
+    """The highest grant of this job that is known to be over. Never falls; a report about a grant not above it is
+    refused."""
+
+    observed_generation: ObservedGeneration | None = None
+    """The metadata.generation that this status was decided on."""
+
+    conditions: Conditions | None = None
+    """Accepted: the leader took the job (True) or refused it (False). Complete: the job succeeded. Failed: the job
+    ended without success; its reason says why. kubectl wait --for=condition=Complete djob/NAME waits for the first of
+    them."""
+
+
+class DistributedJob(Resource):
+    """A job: one piece of work that a worker runs, tried again when it fails, with its result in the status."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [{**rule} for rule in JOB_FENCE_RULES]})
+
+    api_version: Literal["distriqueue.io/v1alpha1"] = API_VERSION
+    kind: Literal["DistributedJob"] = JOB_KIND
+    spec: JobSpec
+    """What to run, and how: type, payload, priority, attempts, timeout. Nothing in it can change once the job is
+    made."""
+
+    status: JobStatus = JobStatus()
+    """What became of the job: phase, attempts, result, error, conditions. Written by the operator alone."""
