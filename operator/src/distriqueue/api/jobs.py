@@ -142,7 +142,7 @@ class JobSpec(Model):
     own. A type for which a worker has no handler of its own goes to its default handler '*'. Lower-case letters,
     digits, '-', '_' and '.', 1 to 63 characters. Required."""
 
-    payload: Payload = Field(default_factory=dict)
+    payload: Payload = Field(default_factory=dict, json_schema_extra={"default": {}})
     """The handler's input: any JSON object, at most 64 KiB as JSON text without spaces and at most 1024 keys at its
     top. A larger one is refused with the reason PayloadTooLarge: store large data outside and pass a reference to it.
     The handler says which keys it wants. Default {}."""
@@ -178,7 +178,7 @@ class Grant(Model):
     epoch: Epoch
     """The epoch of the leader that gave it."""
 
-    counter: Annotated[Int64, Field(ge=0, le=limits.INT64_MAX)]
+    counter: Annotated[Int64, Field(ge=0)]
     """Its number within that epoch."""
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from distriqueue.api.limits import CONDITIONS_LIMIT, ERROR_LIMIT, INT64_MAX, REASON_LIMIT, TIME_LIMIT
+from distriqueue.api.limits import CONDITIONS_LIMIT, ERROR_LIMIT, REASON_LIMIT, TIME_LIMIT
 
 Timestamp = Annotated[AwareDatetime, Field(json_schema_extra={"maxLength": TIME_LIMIT})]
 """RFC 3339 with a zone; fractions of a second are kept as written."""
@@ -72,7 +72,7 @@ Conditions = Annotated[
 ]
 
 ObservedGeneration = Annotated[Int64, Field(ge=0)]
-Epoch = Annotated[Int64, Field(ge=0, le=INT64_MAX)]
+Epoch = Annotated[Int64, Field(ge=0)]
 
 
 class Metadata(Model):
