@@ -1,0 +1,1 @@
+"""Images and Debian roots, built on this machine without a registry: see caching, roots."""
