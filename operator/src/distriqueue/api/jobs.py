@@ -103,9 +103,9 @@ class Backoff(Model):
             "x-kubernetes-validations": [
                 {
                     "rule": "self.maxSeconds >= self.initialSeconds",
-                    "messageExpression": "'maxSeconds (' + string(self.maxSeconds) + ') is below initialSeconds (' + "
-                    "string(self.initialSeconds) + '): set maxSeconds to ' + string(self.initialSeconds) + ' or more'",
-                    "message": "maxSeconds must be at least initialSeconds",
+                    "message": "maxSeconds (300 unless you set it) must not be below initialSeconds: set maxSeconds to the "
+                    "value of initialSeconds or more",
+                    "fieldPath": ".maxSeconds",
                 }
             ]
         }

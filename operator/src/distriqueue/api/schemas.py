@@ -120,9 +120,7 @@ def _keyword(keyword: str, value: Any, definitions: Mapping[str, Schema], path: 
 def _flatten(node: Mapping[str, Any], definitions: Mapping[str, Schema], path: str) -> Schema:
     """Return `node` with its reference inlined and its 'or null' removed; what stands beside a reference wins.
 
-    A constant becomes an enum of one.
-
-    An optional field is one that may be absent, so null needs no place in the schema.
+    An optional field is one that may be absent, so null needs no place in the schema. A constant is an enum of one.
     """
     merged = dict(node)
     while "$ref" in merged or "anyOf" in merged:
@@ -140,9 +138,9 @@ def _flatten(node: Mapping[str, Any], definitions: Mapping[str, Schema], path: s
 
 
 def _object_default(schema: Schema, path: str) -> Schema:
-    """Return {} for an object's default, once it is sure that the defaults inside it say the same.
+    """Return an object's default, once it is sure that the defaults inside it say the same.
 
-    The API server goes on to fill in the defaults inside, so each stands in one place.
+    It is written out in full, though the API server would fill it in: it tries the rules on a default as it stands.
     """
     given = {name: value for name, value in schema["default"].items() if value is not None}
     inside = {
@@ -152,7 +150,7 @@ def _object_default(schema: Schema, path: str) -> Schema:
     }
     if given != inside:
         raise SchemaError(path, f"the default {given} is not what the defaults inside add up to, {inside}")
-    return {}
+    return given
 
 
 def _one_line(text: str) -> str:
