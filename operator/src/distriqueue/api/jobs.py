@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema
 from pydantic.config import JsonDict
 
 from distriqueue.api import limits
+from distriqueue.api.admission import SPEC_IS_IMMUTABLE_MESSAGE
 from distriqueue.api.fences import JOB_FENCE_RULES
 from distriqueue.api.models import (
     Conditions,
@@ -85,10 +86,10 @@ AnyJson = Annotated[JsonValue, WithJsonSchema({"x-kubernetes-preserve-unknown-fi
 
 SPEC_IS_IMMUTABLE: Final[JsonDict] = {
     "rule": "self == oldSelf",
-    "message": "the spec of a job cannot change once the job is made: create a new job under another name, or run it "
-    "anew under this name with 'kubectl replace --force -f FILE', which deletes the old job first",
+    "message": SPEC_IS_IMMUTABLE_MESSAGE,
     "reason": "FieldValueForbidden",
 }
+"""The rule sees every field but the keys of the payload that were renamed; the admission policy sees those too."""
 
 
 class Backoff(Model):
@@ -103,8 +104,8 @@ class Backoff(Model):
             "x-kubernetes-validations": [
                 {
                     "rule": "self.maxSeconds >= self.initialSeconds",
-                    "message": "maxSeconds (300 unless you set it) must not be below initialSeconds: set maxSeconds to the "
-                    "value of initialSeconds or more",
+                    "message": "maxSeconds (300 unless you set it) must not be below initialSeconds: set maxSeconds to "
+                    "the value of initialSeconds or more",
                     "fieldPath": ".maxSeconds",
                 }
             ]
