@@ -1,0 +1,104 @@
+"""What the leader wants done: the only way in which `core` touches the world.
+
+Whoever drives it carries the commands out in any order and comes back with events; the comment at each says with which.
+"""
+
+from dataclasses import dataclass
+
+from distriqueue.api.raw import RawJobStatus, RawWorkerStatus
+from distriqueue_protocol.messages import LeaderMessage, Ticket
+from distriqueue_protocol.names import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class DeclarePool:
+    """Declare the queues of a pool; before any ticket for it is published."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishTicket:
+    """Publish a ticket, mandatory and confirmed: answered by `on_ticket_confirmed` or `on_ticket_failed`."""
+
+    uid: str
+    number: int
+    pool: str
+    priority: Priority
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class SendToWorker:
+    """Send answers, settlements and orders to one worker; lost ones are made good by its next heartbeat."""
+
+    incarnation: str
+    message: LeaderMessage
+
+
+@dataclass(frozen=True, slots=True)
+class CallRoll:
+    """Say `epoch E leads` to all workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendMarker:
+    """Send a marker through the inbox and through the report queue: `on_marker` when it is back from each."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AckReports:
+    """Acknowledge deliveries of the report queue: what they said is written, or refused."""
+
+    tags: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus:
+    """Write a status: `on_written`, or `on_write_refused` for a 422, or (read again) `on_reread`."""
+
+    id: int
+    namespace: str
+    name: str
+    uid: str
+    resource_version: int
+    status: RawJobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class WriteWorker:
+    """Write a DistributedWorker: `on_worker_written`, or `on_worker_failed`."""
+
+    name: str
+    status: RawWorkerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteWorker:
+    """Delete a DistributedWorker that was Offline for long."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """Lead no longer; take the Lease again only with an epoch above `minimum_epoch`."""
+
+    reason: str
+    minimum_epoch: int = 0
+
+
+Command = (
+    DeclarePool
+    | PublishTicket
+    | SendToWorker
+    | CallRoll
+    | SendMarker
+    | AckReports
+    | WriteStatus
+    | WriteWorker
+    | DeleteWorker
+    | StepDown
+)

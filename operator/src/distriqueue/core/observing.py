@@ -1,0 +1,71 @@
+"""What the leader tells whoever counts: the seam between decisions and metrics.
+
+`core` calls an `Observer`; telemetry implements one, the simulator another. None of the methods may fail or wait.
+"""
+
+from typing import Protocol
+
+from distriqueue.api.phases import AttemptOutcome
+from distriqueue.core.jobs import Job
+
+
+class Observer(Protocol):
+    """Listens to what the leader does."""
+
+    def claim_answered(self, answer: str) -> None:
+        """A claim was answered: `Granted`, or the reason of its refusal."""
+
+    def attempt_ended(self, job: Job, outcome: AttemptOutcome, *, reason: str, execution_seconds: float) -> None:
+        """The end of an attempt is written; its handler ran for so long."""
+
+    def job_ended(self, job: Job, phase: str, *, queue_seconds: float) -> None:
+        """A final phase is written; the job's last attempt started so long after its creation."""
+
+    def ticket_published(self, *, again: bool) -> None:
+        """A ticket goes to the broker; `again` when one for the same attempt was out too long."""
+
+    def report_refused(self, reason: str) -> None:
+        """A report was not accepted: `Duplicate`, `Stale`, `Unknown`."""
+
+    def message_ignored(self, reason: str) -> None:
+        """A message of a worker was ignored: `OldSequence`, `NotIntroduced`."""
+
+    def incarnation_lost(self, reason: str) -> None:
+        """A worker's incarnation was proven lost: `HeartbeatMissed`, `PodGone`, `Replaced`, `Left`."""
+
+    def slot_returned(self) -> None:
+        """A worker's heartbeat listed neither a grant nor its claim: the attempt never started."""
+
+    def write_repeated(self, reason: str) -> None:
+        """A status write had to be decided again: `Conflict`, `Refused`."""
+
+
+class SilentObserver:
+    """Counts nothing."""
+
+    def claim_answered(self, answer: str) -> None:
+        """Ignore."""
+
+    def attempt_ended(self, job: Job, outcome: AttemptOutcome, *, reason: str, execution_seconds: float) -> None:
+        """Ignore."""
+
+    def job_ended(self, job: Job, phase: str, *, queue_seconds: float) -> None:
+        """Ignore."""
+
+    def ticket_published(self, *, again: bool) -> None:
+        """Ignore."""
+
+    def report_refused(self, reason: str) -> None:
+        """Ignore."""
+
+    def message_ignored(self, reason: str) -> None:
+        """Ignore."""
+
+    def incarnation_lost(self, reason: str) -> None:
+        """Ignore."""
+
+    def slot_returned(self) -> None:
+        """Ignore."""
+
+    def write_repeated(self, reason: str) -> None:
+        """Ignore."""

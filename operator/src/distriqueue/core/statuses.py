@@ -1,0 +1,219 @@
+"""The status documents that the leader writes: each a whole status, made from the last one and what happened.
+
+Guarantees: `epoch`, `attempt` and `lastGrant` never fall from one document to the next; the history keeps the last
+`HISTORY_LIMIT` attempts; nothing of the spec is copied. Pure functions; times are passed in.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import cast
+
+from distriqueue.api.conditions import AttemptReason, JobCondition, JobReason
+from distriqueue.api.limits import ERROR_LIMIT, HISTORY_LIMIT, LOG_TAIL_LIMIT, REASON_LIMIT
+from distriqueue.api.phases import FINAL_JOB_PHASES, AttemptOutcome, JobPhase
+from distriqueue.api.raw import RawAttempt, RawCondition, RawJobStatus
+from distriqueue.core.jobs import Job, Slot
+from distriqueue.core.retrying import Verdict
+from distriqueue.core.times import Now, microtime
+from distriqueue_protocol.messages import GrantId, Outcome
+
+_OUTCOMES = {
+    Outcome.SUCCEEDED: AttemptOutcome.SUCCEEDED,
+    Outcome.FAILED: AttemptOutcome.FAILED,
+    Outcome.INTERRUPTED: AttemptOutcome.LOST,
+}
+_NOT_A_REASON = re.compile(r"[^A-Za-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended, from a report or from a proven loss.
+
+    Attributes:
+        grant: What `lastGrant` rises to.
+        result: JSON value of a success.
+        permanent: The handler said that another attempt cannot help.
+    """
+
+    number: int
+    worker: str
+    incarnation: str
+    start_time: str
+    completion_time: str
+    outcome: AttemptOutcome
+    grant: GrantId
+    reason: str = ""
+    error: str = ""
+    log_tail: str = ""
+    result: object = None
+    permanent: bool = False
+
+
+def reported(slot: Slot) -> Ending:
+    """The ending that a slot's report tells."""
+    report = slot.report
+    if report is None:
+        raise ValueError("the slot has no report")
+    outcome = _OUTCOMES[report.outcome]
+    reason = report.reason
+    if not reason and outcome is not AttemptOutcome.SUCCEEDED:
+        lost = outcome is AttemptOutcome.LOST
+        reason = AttemptReason.WORKER_STOPPED if lost else AttemptReason.HANDLER_ERROR
+    return Ending(
+        number=slot.attempt,
+        worker=report.worker,
+        incarnation=report.incarnation,
+        start_time=report.start_time,
+        completion_time=report.completion_time,
+        outcome=outcome,
+        grant=slot.grant,
+        reason=reason,
+        error=report.error,
+        log_tail=report.log_tail,
+        result=report.result,
+        permanent=report.permanent,
+    )
+
+
+def lost(slot: Slot, *, reason: str, error: str, now: Now) -> Ending:
+    """The ending of an attempt whose loss is proven."""
+    return Ending(
+        number=slot.attempt,
+        worker=slot.worker,
+        incarnation=slot.incarnation,
+        start_time=slot.start_time or microtime(slot.granted_at),
+        completion_time=microtime(now.wall),
+        outcome=AttemptOutcome.LOST,
+        grant=slot.grant,
+        reason=reason,
+        error=error,
+    )
+
+
+def _condition(kind: JobCondition, value: bool, reason: str, message: str, *, job: Job, now: Now) -> RawCondition:  # noqa: FBT001 - the condition's own status
+    return {
+        "type": kind.value,
+        "status": "True" if value else "False",
+        "reason": reason,
+        "message": message,
+        "observedGeneration": job.generation,
+        "lastTransitionTime": microtime(now.wall)[:19] + "Z",
+    }
+
+
+def _base(job: Job, *, phase: JobPhase, epoch: int, now: Now) -> RawJobStatus:
+    """What every write shares: the last status, the phase, the epoch, and `Accepted` from the first one on."""
+    status = cast("RawJobStatus", dict(job.status))
+    status["phase"] = phase.value
+    status["epoch"] = max(epoch, status.get("epoch", 0))
+    status["observedGeneration"] = job.generation
+    if "conditions" not in status:
+        reason = JobReason.ACCEPTED
+        status["conditions"] = [_condition(JobCondition.ACCEPTED, True, reason, "", job=job, now=now)]
+    return status
+
+
+def queued(job: Job, *, epoch: int, now: Now) -> RawJobStatus:
+    """The ticket has been with the broker for a while."""
+    status = _base(job, phase=JobPhase.QUEUED, epoch=epoch, now=now)
+    status.pop("nextAttemptTime", None)
+    if job.queued_time:
+        status["queuedTime"] = job.queued_time
+    return status
+
+
+def running(job: Job, slot: Slot, *, epoch: int, now: Now) -> RawJobStatus:
+    """A worker has had the job for a while."""
+    status = _base(job, phase=JobPhase.RUNNING, epoch=epoch, now=now)
+    status.pop("nextAttemptTime", None)
+    status["attempt"] = slot.attempt
+    status["worker"] = slot.worker
+    status["startTime"] = slot.start_time or microtime(slot.granted_at)
+    if job.queued_time:
+        status["queuedTime"] = job.queued_time
+    entry: RawAttempt = {
+        "number": slot.attempt,
+        "worker": slot.worker,
+        "incarnation": slot.incarnation,
+        "startTime": status["startTime"],
+    }
+    status["attempts"] = _history(status, entry)
+    return status
+
+
+def ended(job: Job, ending: Ending, verdict: Verdict, *, epoch: int, now: Now) -> RawJobStatus:
+    """An attempt ended; the verdict says what becomes of the job."""
+    status = _base(job, phase=verdict.phase, epoch=epoch, now=now)
+    status.pop("nextAttemptTime", None)
+    status["attempt"] = max(ending.number, status.get("attempt", 0))
+    status["worker"] = ending.worker
+    status["startTime"] = ending.start_time
+    status["lastGrant"] = {"epoch": ending.grant.epoch, "counter": ending.grant.counter}
+    if job.queued_time:
+        status["queuedTime"] = job.queued_time
+    status["attempts"] = _history(status, _entry(ending))
+    if ending.error:
+        status["error"] = ending.error[:ERROR_LIMIT]
+    if verdict.phase is JobPhase.SUCCEEDED:
+        status.pop("error", None)
+        if ending.result is not None:
+            status["result"] = ending.result
+    if verdict.phase is JobPhase.RETRYING:
+        status["nextAttemptTime"] = microtime(now.wall + verdict.wait_seconds)
+    if verdict.phase in FINAL_JOB_PHASES:
+        status["completionTime"] = ending.completion_time
+        reason = verdict.reason or JobReason.ACCEPTED
+        _conclude(status, reason=reason, message=_message(ending, verdict, job=job), job=job, now=now)
+    return status
+
+
+def refused(job: Job, *, reason: JobReason, message: str, epoch: int, now: Now) -> RawJobStatus:
+    """The leader will not run the job at all."""
+    status = _base(job, phase=JobPhase.FAILED, epoch=epoch, now=now)
+    status["error"] = message[:ERROR_LIMIT]
+    status["completionTime"] = microtime(now.wall)
+    accepted = _condition(JobCondition.ACCEPTED, False, reason, message, job=job, now=now)
+    status["conditions"] = [accepted, _condition(JobCondition.FAILED, True, reason, message, job=job, now=now)]
+    return status
+
+
+def _message(ending: Ending, verdict: Verdict, *, job: Job) -> str:
+    if verdict.phase is JobPhase.SUCCEEDED:
+        return ""
+    why = f"{ending.reason}: {ending.error}" if ending.error else ending.reason
+    if verdict.phase is JobPhase.DEAD:
+        of = f"attempt {ending.number} of {job.max_attempts}, the last one, did not succeed"
+        return f"{of}: {why}"[:ERROR_LIMIT]
+    return why[:ERROR_LIMIT]
+
+
+def _conclude(status: RawJobStatus, *, reason: str, message: str, job: Job, now: Now) -> None:
+    succeeded = status["phase"] == JobPhase.SUCCEEDED
+    kind = JobCondition.COMPLETE if succeeded else JobCondition.FAILED
+    final = _condition(kind, True, reason, message, job=job, now=now)
+    status["conditions"] = [*(c for c in status.get("conditions", []) if c["type"] != kind), final]
+
+
+def _entry(ending: Ending) -> RawAttempt:
+    entry: RawAttempt = {
+        "number": ending.number,
+        "worker": ending.worker,
+        "incarnation": ending.incarnation,
+        "startTime": ending.start_time,
+        "completionTime": ending.completion_time,
+        "outcome": ending.outcome.value,
+    }
+    if ending.reason:
+        # A worker of any language names the reason; the schema wants one CamelCase word.
+        word = _NOT_A_REASON.sub("", ending.reason)[:REASON_LIMIT]
+        entry["reason"] = word[:1].upper() + word[1:] if word[:1].isalpha() else AttemptReason.HANDLER_ERROR.value
+    if ending.error:
+        entry["error"] = ending.error[:ERROR_LIMIT]
+    if ending.log_tail:
+        entry["logTail"] = ending.log_tail[-LOG_TAIL_LIMIT:]
+    return entry
+
+
+def _history(status: RawJobStatus, entry: RawAttempt) -> list[RawAttempt]:
+    kept = [old for old in status.get("attempts", []) if old.get("number") != entry["number"]]
+    return [*kept, entry][-HISTORY_LIMIT:]

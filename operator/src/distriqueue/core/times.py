@@ -1,0 +1,34 @@
+"""Two clocks, passed in: the monotonic one decides, the wall clock is only written down.
+
+`core` never reads a clock. Whoever drives it passes a `Now`, so the simulator can make one up.
+"""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+
+class Now(NamedTuple):
+    """One moment on both clocks.
+
+    Attributes:
+        mono: Seconds of the monotonic clock: every deadline and every age is counted in it.
+        wall: Seconds since 1970, UTC: what stands in a status.
+    """
+
+    mono: float
+    wall: float
+
+
+def microtime(wall: float) -> str:
+    """Write a wall time as Kubernetes' MicroTime: RFC 3339, UTC, six digits of a second."""
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def seconds(text: str | None) -> float | None:
+    """Read an RFC 3339 time as seconds since 1970; None for no time, or for one that cannot be read."""
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
