@@ -74,4 +74,6 @@ log.file = false
 log.console.formatter = json
 {{- end }}
 prometheus.tcp.port = 15692
+# A dependency of rabbitmq_prometheus, of which nobody reads the figures.
+management_agent.disable_metrics_collector = true
 {{- end -}}
