@@ -11,7 +11,7 @@ import io
 import json
 import platform
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 EPOCH = "1970-01-01T00:00:00Z"
@@ -21,38 +21,41 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _BLOCK = 1 << 20
 
 
-def wrap_rootfs(rootfs: Path, *, name: str, archive: Path, config: Mapping[str, object] | None = None) -> Path:
-    """Wrap a root file system as an image with one layer.
+def wrap_rootfs(
+    rootfs: Path, *, name: str, archive: Path, config: Mapping[str, object] | None = None, more: Sequence[Path] = ()
+) -> Path:
+    """Wrap a root file system as an image, with one layer unless there are more.
 
     Args:
         rootfs: The file system, as an uncompressed tar.
         name: Repository and tag, written out as containerd knows it: ``docker.io/distriqueue/rabbitmq:4.0-local``.
         archive: The file to write.
         config: The run-time part of the OCI image config: ``User``, ``Env``, ``Entrypoint``, ``Cmd``, ...
+        more: Further layers on top of it, uncompressed tars too.
 
     Returns:
         The archive.
     """
-    layer_digest = _sha256(rootfs)
+    layers = {_sha256(layer): layer for layer in (rootfs, *more)}
     settings = {
         "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
         "created": EPOCH,
         "config": dict(config or {}),
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_digest}"]},
-        "history": [{"created": EPOCH, "created_by": "localcluster"}],
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in layers]},
+        "history": [{"created": EPOCH, "created_by": "localcluster"} for _ in layers],
     }
     settings_json = json.dumps(settings, sort_keys=True).encode()
     settings_name = f"{hashlib.sha256(settings_json).hexdigest()}.json"
-    layer_name = f"{layer_digest}/layer.tar"
-    manifest = [{"Config": settings_name, "RepoTags": [name], "Layers": [layer_name]}]
+    manifest = [{"Config": settings_name, "RepoTags": [name], "Layers": [f"{digest}/layer.tar" for digest in layers]}]
     archive.parent.mkdir(parents=True, exist_ok=True)
     unfinished = archive.with_name(archive.name + ".unfinished")
     with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as out:
-        with rootfs.open("rb") as layer:
-            member = tarfile.TarInfo(layer_name)
-            member.size = rootfs.stat().st_size
-            out.addfile(member, layer)
+        for digest, layer in layers.items():
+            member = tarfile.TarInfo(f"{digest}/layer.tar")
+            member.size = layer.stat().st_size
+            with layer.open("rb") as content:
+                out.addfile(member, content)
         for part, data in ((settings_name, settings_json), ("manifest.json", json.dumps(manifest).encode())):
             member = tarfile.TarInfo(part)
             member.size = len(data)
