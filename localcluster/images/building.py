@@ -29,10 +29,16 @@ class Store:
         root, state = self._directory / driver, self._directory / f"{driver}-state"
         self._buildah = ["buildah", "--root", str(root), "--runroot", str(state), "--storage-driver", driver]
 
-    def load(self, archive: Path, *, name: str) -> None:
-        """Have an image in the store, from a docker archive that carries this name; there already is fine."""
-        if not succeeds([*self._buildah, "inspect", "--type", "image", name]):
-            self._run("pull", "--policy", "never", f"docker-archive:{archive}", title=f"loading {name}")
+    def load(self, archive: Path, *, name: str, again: bool = False) -> None:
+        """Have an image in the store, from a docker archive that carries this name.
+
+        Args:
+            archive: The docker archive.
+            name: The name that it carries.
+            again: Load it though the store has an image of this name, which may be another one.
+        """
+        if again or not succeeds([*self._buildah, "inspect", "--type", "image", name]):
+            self._run("pull", f"docker-archive:{archive}", title=f"loading {name}")
 
     def build(self, dockerfile: Path, *, context: Path, name: str, arguments: Mapping[str, str]) -> None:
         """Build an image and keep it in the store under a name.

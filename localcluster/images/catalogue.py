@@ -31,7 +31,7 @@ BASE_IMAGE = f"docker.io/distriqueue/base:{PYTHON.label}"
 
 BROKER_NAME = "distriqueue/rabbitmq:4.0-local"
 
-KEPT_ARCHIVES = 3
+KEPT_ARCHIVES = 2
 """How many versions of an image's archive stay in the cache."""
 
 
@@ -96,6 +96,32 @@ def ensure_images(shorts: Iterable[str] = ("operator", "worker", "rabbitmq")) ->
         say(f"{image.name} is up to date")
         archives[image.name] = archive
     return archives
+
+
+def build_image(context: Path, *, name: str, dockerfile: Path | None = None) -> Path:
+    """Build an image of somebody's own, say a worker with tasks: ``FROM distriqueue/worker:dev``.
+
+    Args:
+        context: The directory that COPY takes from.
+        name: Repository and tag as manifests use them: ``example/worker:1``.
+        dockerfile: What to build; the context's own ``Dockerfile`` by default.
+
+    Returns:
+        The docker archive; one for each name, written anew.
+
+    Raises:
+        LocalClusterError: It could not be built.
+    """
+    (worker,) = ensure_images(["worker"]).values()
+    full_name = f"docker.io/{name}" if name.count("/") == 1 else name
+    archive = cache_directory() / "images" / f"own-{digest([full_name])}.tar"
+    with sole_builder("images"):
+        store = Store()
+        # The store may hold what another checkout built under this name.
+        store.load(worker, name="docker.io/distriqueue/worker:dev", again=True)
+        store.build(dockerfile or context / "Dockerfile", context=context, name=full_name, arguments={})
+        store.save(full_name, archive)
+    return archive
 
 
 def _built(image: Image) -> Path:
