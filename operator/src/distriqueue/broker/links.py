@@ -1,0 +1,263 @@
+"""The leader's link to RabbitMQ for one term: publishes tickets and answers, consumes the inbox and the reports.
+
+Guarantees: a ticket is published mandatory and persistent, and `publish_ticket` returns only after the broker's
+confirm; reports are delivered in order and stay unacknowledged until `ack_reports`; once `bind_inbox` has returned,
+nothing that workers say is missed. The link is made of plain connections: when one of them, a channel or a consumer
+goes, `lost` is set and the term is over. A robust connection would put a vanished queue back in silence, and what was
+published in between would be gone.
+
+Fails with `BrokerUnreachableError` when no connection can be made, and with `TicketNotTakenError` for a ticket.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Self, cast
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq import Channel as UnderlayChannel
+from aiormq.abc import DeliveredMessage
+from pamqp import commands as spec
+from yarl import URL
+
+from distriqueue.broker import topology
+from distriqueue.broker.acknowledgements import AckWindow
+from distriqueue.broker.errors import BrokerUnreachableError, TicketNotTakenError
+from distriqueue_protocol import names
+from distriqueue_protocol.messages import EpochCall, LeaderMessage, Marker, Ticket
+from distriqueue_protocol.names import MessageType, Priority
+
+_LOG: Final = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS: Final = 3
+"""AMQP heartbeat of the leader's connections. The client's word wins over the broker's, so it stands in the URL; a
+frozen leader's reports move on after two to three of these."""
+CONFIRM_SECONDS: Final = 10.0
+"""Without a confirm for so long, the queue or the broker is in trouble."""
+CONNECT_SECONDS: Final = 10.0
+REPORTS_PREFETCH: Final = 2000
+
+Received = Callable[[str, bytes], None]
+"""Takes the type and the body of a message."""
+ReceivedReport = Callable[[str, bytes, int], None]
+"""Takes type, body and delivery tag of a message of the report queue."""
+
+
+def amqp_url(url: str, *, heartbeat: int) -> str:
+    """The URL with a heartbeat, unless it names one."""
+    parsed = URL(url)
+    return str(parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=heartbeat))
+
+
+class LeaderLink:
+    """See the module; made by `open`."""
+
+    def __init__(self, *, shard: int) -> None:
+        self._shard = shard
+        self._connections: list[AbstractConnection] = []
+        self._consuming: AbstractConnection | None = None
+        self._inbox_channel: AbstractChannel | None = None
+        self._epoch = 0
+        self._declaring: AbstractChannel | None = None
+        self._tickets: UnderlayChannel | None = None
+        self._answers: UnderlayChannel | None = None
+        self._reports: UnderlayChannel | None = None
+        self._inbox_name = ""
+        self._reports_name = ""
+        self._window = AckWindow()
+        self._closing = False
+        self.lost = asyncio.Event()
+        self.lost_reason = ""
+
+    @classmethod
+    async def connect(cls, url: str, *, name: str, shard: int = names.DEFAULT_SHARD) -> Self:
+        """Connect, and declare what all share.
+
+        Args:
+            url: `amqp://` or `amqps://`, with user and password.
+            name: What the broker's own tools show for the connection.
+            shard: Whose jobs are led.
+
+        Raises:
+            BrokerUnreachableError: The broker does not answer, or refuses the credentials.
+        """
+        link = cls(shard=shard)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                # Publishing and consuming have a connection each: the broker slows a publisher down by its socket.
+                publishing = await link._connect(url, f"{name} publishing")
+                consuming = await link._connect(url, f"{name} consuming")
+                link._declaring = await publishing.channel(publisher_confirms=False)
+                reports = await topology.declare_shared(link._declaring, shard=shard)
+                link._reports_name = reports.name
+                tickets = await publishing.channel(publisher_confirms=True, on_return_raises=True)
+                link._tickets = await link._watch(tickets)
+                link._answers = await link._watch(await publishing.channel(publisher_confirms=False))
+                link._reports = await link._watch(await consuming.channel(publisher_confirms=False))
+                link._consuming = consuming
+        except (OSError, aiormq.exceptions.AMQPError, TimeoutError) as error:
+            await link.close()
+            raise BrokerUnreachableError(f"RabbitMQ does not answer: {type(error).__name__}: {error}") from error
+        return link
+
+    async def _connect(self, url: str, name: str) -> AbstractConnection:
+        connection = await aio_pika.connect(
+            amqp_url(url, heartbeat=HEARTBEAT_SECONDS), client_properties={"connection_name": name}
+        )
+        self._connections.append(connection)
+        connection.close_callbacks.add(lambda _, error: self._lose(f"connection closed: {error}"))
+        return connection
+
+    async def _watch(self, channel: AbstractChannel) -> UnderlayChannel:
+        channel.close_callbacks.add(lambda _, error: self._lose(f"channel closed: {error}"))
+        # The hot paths talk to the client underneath: aio-pika's message objects cost as much again as the message.
+        return cast("UnderlayChannel", await channel.get_underlay_channel())
+
+    def _lose(self, reason: str) -> None:
+        if not self._closing and not self.lost.is_set():
+            self.lost_reason = reason
+            self.lost.set()
+
+    async def bind_inbox(self, epoch: int) -> None:
+        """Declare and bind the inbox of an epoch; from here on nothing that workers say is missed.
+
+        Raises:
+            BrokerUnreachableError: The broker is gone.
+        """
+        self._epoch = epoch
+        async with self._translated():
+            if self._consuming is None:
+                raise aiormq.exceptions.ChannelInvalidStateError("the link is closed")
+            self._inbox_channel = await self._consuming.channel(publisher_confirms=False)
+            inbox = await topology.declare_inbox(self._inbox_channel, epoch, shard=self._shard)
+            self._inbox_name = inbox.name
+
+    async def consume(self, *, inbox: Received, reports: ReceivedReport) -> None:
+        """Begin to deliver.
+
+        Raises:
+            BrokerUnreachableError: The broker is gone.
+        """
+        async with self._translated():
+            if self._inbox_channel is None:
+                raise aiormq.exceptions.ChannelInvalidStateError("the inbox is not bound")
+            channel = await self._watch(self._inbox_channel)
+            self._on_cancel(channel)
+
+            async def on_inbox(message: DeliveredMessage) -> None:
+                inbox(message.header.properties.message_type or "", message.body)
+
+            # No acknowledgements: what is lost with the inbox is made good by the next heartbeats.
+            await channel.basic_consume(self._inbox_name, on_inbox, no_ack=True)
+            channel = self._need(self._reports)
+            self._on_cancel(channel)
+
+            async def on_report(message: DeliveredMessage) -> None:
+                tag = message.delivery_tag or 0
+                self._window.delivered(tag)
+                reports(message.header.properties.message_type or "", message.body, tag)
+
+            await channel.basic_qos(prefetch_count=REPORTS_PREFETCH)
+            await channel.basic_consume(self._reports_name, on_report)
+
+    def _on_cancel(self, channel: UnderlayChannel) -> None:
+        """A queue that was deleted under us cancels its consumer, and nothing else would tell."""
+        channel.on_consumer_cancel_callbacks.add(lambda tag: self._lose(f"consumer {tag} cancelled: its queue is gone"))
+
+    async def declare_pool(self, pool: str) -> None:
+        """Declare the ticket queues of a pool.
+
+        Raises:
+            BrokerUnreachableError: The broker is gone.
+        """
+        async with self._translated():
+            if self._declaring is not None:
+                await topology.declare_pool(self._declaring, pool, shard=self._shard)
+
+    async def publish_ticket(self, ticket: Ticket, *, pool: str, priority: Priority) -> None:
+        """Publish a ticket and wait for the confirm.
+
+        Raises:
+            TicketNotTakenError: The broker does not have it, or nobody can say.
+        """
+        try:
+            async with asyncio.timeout(CONFIRM_SECONDS):
+                await self._need(self._tickets).basic_publish(
+                    ticket.encode(),
+                    exchange=names.TICKETS_EXCHANGE,
+                    routing_key=names.ticket_queue(pool, priority, shard=self._shard),
+                    properties=spec.Basic.Properties(
+                        delivery_mode=2, message_type=MessageType.TICKET.value, content_type="application/json"
+                    ),
+                    mandatory=True,
+                    wait=False,
+                )
+        except TimeoutError as error:
+            self._lose("no confirm for a ticket")
+            raise TicketNotTakenError("no confirm") from error
+        except (OSError, aiormq.exceptions.AMQPError) as error:
+            raise TicketNotTakenError(f"{type(error).__name__}: {error}") from error
+
+    async def send(self, incarnation: str, message: LeaderMessage) -> None:
+        """Send a message to one worker; nothing says whether it arrives."""
+        await self._publish(
+            message.encode(), MessageType.ANSWER, exchange=names.ANSWERS_EXCHANGE, routing_key=incarnation
+        )
+
+    async def call_roll(self) -> None:
+        """Say to all workers which epoch leads."""
+        call = EpochCall(epoch=self._epoch, shard=self._shard)
+        await self._publish(call.encode(), MessageType.EPOCH, exchange=names.EPOCHS_EXCHANGE, routing_key="")
+
+    async def send_marker(self, number: int) -> None:
+        """Send a marker through the inbox and through the report queue."""
+        body = Marker(epoch=self._epoch, id=number).encode()
+        await self._publish(body, MessageType.MARKER, exchange="", routing_key=self._inbox_name)
+        await self._publish(
+            body, MessageType.MARKER, exchange=names.REPORTS_EXCHANGE, routing_key=self._reports_name, persistent=True
+        )
+
+    async def _publish(
+        self, body: bytes, kind: MessageType, *, exchange: str, routing_key: str, persistent: bool = False
+    ) -> None:
+        properties = spec.Basic.Properties(
+            delivery_mode=2 if persistent else 1, message_type=kind.value, content_type="application/json"
+        )
+        with contextlib.suppress(OSError, aiormq.exceptions.AMQPError):  # then the link is lost, and `lost` says so
+            await self._need(self._answers).basic_publish(
+                body, exchange=exchange, routing_key=routing_key, properties=properties, wait=False
+            )
+
+    async def ack_reports(self, tags: tuple[int, ...]) -> None:
+        """Acknowledge deliveries of the report queue."""
+        with contextlib.suppress(
+            OSError, aiormq.exceptions.AMQPError
+        ):  # a lost link redelivers them to the next leader
+            for tag, multiple in self._window.done(tags):
+                await self._need(self._reports).basic_ack(tag, multiple, wait=False)
+
+    @staticmethod
+    @contextlib.asynccontextmanager
+    async def _translated() -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                yield
+        except (OSError, aiormq.exceptions.AMQPError, TimeoutError) as error:
+            raise BrokerUnreachableError(f"RabbitMQ is gone: {type(error).__name__}: {error}") from error
+
+    @staticmethod
+    def _need(channel: UnderlayChannel | None) -> UnderlayChannel:
+        if channel is None:
+            raise aiormq.exceptions.ChannelInvalidStateError("the link is closed")
+        return channel
+
+    async def close(self) -> None:
+        """Close the connections; what was not acknowledged goes to the next leader."""
+        self._closing = True
+        for connection in self._connections:
+            with contextlib.suppress(OSError, aiormq.exceptions.AMQPError, TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await connection.close()

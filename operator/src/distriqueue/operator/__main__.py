@@ -1,0 +1,46 @@
+"""`python -m distriqueue.operator`: read the settings, set up logs and signals, run until SIGTERM.
+
+Exit status: 0 after a clean stop, 2 for settings that make no sense, 1 for everything else.
+"""
+
+import asyncio
+import signal
+import sys
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from distriqueue.operator.programs import Program
+from distriqueue.operator.settings import OperatorSettings
+from distriqueue.telemetry.logs import configure
+
+
+def main() -> int:
+    """Run the operator; returns the exit status."""
+    try:
+        settings = OperatorSettings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "DISTRIQUEUE_" + "_".join(str(part) for part in problem["loc"]).upper()
+            sys.stderr.write(f"{name}: {problem['msg']} (it is {problem['input']!r})\n")
+        return 2
+    configure(level=settings.log_level, format_=settings.log_format)
+    return uvloop.run(_run(settings))
+
+
+async def _run(settings: OperatorSettings) -> int:
+    program = Program(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, program.stop)
+    try:
+        await program.run()
+    except Exception:
+        structlog.get_logger(__name__).exception("the operator ends")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The operator's settings, from the environment: validated once at start, every key with unit, default and reason.
+
+Fails with `pydantic.ValidationError` before anything is started; `__main__` turns it into one sentence per key.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from distriqueue.api.limits import PAYLOAD_LIMIT_BYTES
+
+
+class OperatorSettings(BaseSettings):
+    """Read from variables that begin with `DISTRIQUEUE_`."""
+
+    model_config = SettingsConfigDict(env_prefix="DISTRIQUEUE_", extra="ignore", use_attribute_docstrings=True)
+
+    amqp_url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672/")
+    """Where RabbitMQ is: amqp:// or amqps://, with user and password. Never logged."""
+
+    amqp_url_file: Path | None = None
+    """A file with that URL, for a mounted Secret; it wins over the variable."""
+
+    kubeconfig: Path | None = None
+    """A kubeconfig; without it the pod's service account is used, or kubectl's own rules outside of a pod."""
+
+    namespaces: Annotated[tuple[str, ...], NoDecode] = ()
+    """Namespaces whose jobs are run, separated by commas. Empty: all."""
+
+    pod_namespace: str = "default"
+    """Where the Lease and the DistributedWorkers are: the operator's own namespace."""
+
+    pod_name: str | None = None
+    """The name by which this replica is known; the host's name by default."""
+
+    lease_name: str = "distriqueue-shard-0"
+    """The Lease that is led by."""
+
+    lease_duration_seconds: Annotated[int, Field(ge=2, le=300)] = 6
+    """After so long without a renewal another replica takes over."""
+
+    lease_renew_deadline_seconds: Annotated[float, Field(gt=0, le=300)] = 4.0
+    """A leader that could not renew for so long stops leading. Below the duration."""
+
+    lease_retry_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Pause between renewals."""
+
+    payload_limit_bytes: Annotated[int, Field(ge=1, le=1024 * 1024)] = PAYLOAD_LIMIT_BYTES
+    """Largest payload that is run. Larger ones are refused with the reason PayloadTooLarge."""
+
+    write_concurrency: Annotated[int, Field(ge=1, le=256)] = 32
+    """Status writes under way at a time; what an API server takes before it only gets slower."""
+
+    http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus come from outside of the pod
+    """Address of /metrics, /healthz and /readyz."""
+
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port of /metrics, /healthz and /readyz; 0 for any."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe level that is logged."""
+
+    log_format: Literal["json", "text"] = "json"
+    """JSON lines, or text for a terminal."""
+
+    @field_validator("namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    def broker_url(self) -> str:
+        """The AMQP URL, with its password.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        if self.amqp_url_file is not None:
+            return self.amqp_url_file.read_text().strip()
+        return self.amqp_url.get_secret_value()

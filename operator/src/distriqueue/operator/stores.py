@@ -1,0 +1,63 @@
+"""The jobs that are not over, as the watch shows them: every replica keeps them warm, only the leader acts on them.
+
+Guarantees: after `Feed.resync` the store holds exactly the jobs that were not in a final phase at that moment, or
+later. What nobody reads is left out (managedFields, annotations), so 20,000 waiting jobs stay small.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, cast
+
+from distriqueue.api.raw import RawJob
+from distriqueue.core.jobs import is_final
+from distriqueue.kube.feeds import FeedEvent, FeedType
+
+
+class JobListener(Protocol):
+    """Whoever acts on jobs: the term of a leader."""
+
+    def job_changed(self, job: RawJob) -> None:
+        """A job was created or changed."""
+
+    def job_deleted(self, uid: str) -> None:
+        """A job is gone."""
+
+
+class JobStore:
+    """See the module; `deliver` is the feed's callback."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, RawJob] = {}
+        self.listener: JobListener | None = None
+
+    def __len__(self) -> int:
+        """How many jobs are not over."""
+        return len(self._jobs)
+
+    def jobs(self) -> Iterable[RawJob]:
+        """All jobs that are not over."""
+        return list(self._jobs.values())
+
+    @property
+    def deliver(self) -> Callable[[FeedEvent], None]:
+        """What the feed calls."""
+        return self._deliver
+
+    def _deliver(self, event: FeedEvent) -> None:
+        if event.type is FeedType.SYNCED:
+            return
+        job = cast("RawJob", event.object)
+        uid = job["metadata"]["uid"]
+        if event.type is FeedType.DELETED:
+            self._jobs.pop(uid, None)
+            if self.listener is not None:
+                self.listener.job_deleted(uid)
+            return
+        if is_final(job):
+            self._jobs.pop(uid, None)
+        else:
+            metadata = job["metadata"]
+            metadata.pop("managedFields", None)  # type: ignore[typeddict-item]  # a key that we never read
+            metadata.pop("annotations", None)
+            self._jobs[uid] = job
+        if self.listener is not None:
+            self.listener.job_changed(job)

@@ -1,0 +1,406 @@
+"""One term of leadership: drives `core.Leader` with what the watch and the broker say, and carries out its commands.
+
+Guarantees: events are handed over one at a time in the order in which they came; what follows from all events of one
+turn of the loop is carried out together, so answers, tickets and acknowledgements travel in batches. Before every
+publish and every write the Lease is checked by the clock. A term ends by itself when the Lease or the broker is lost,
+or when somebody with a higher epoch is seen; it never repairs itself: the next term begins with a takeover.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import structlog
+from pydantic import ValidationError
+
+from distriqueue.api.fences import violated_fences
+from distriqueue.api.raw import RawJob, RawWorker
+from distriqueue.broker.errors import BrokerError
+from distriqueue.broker.links import LeaderLink
+from distriqueue.core.commands import (
+    AckReports,
+    CallRoll,
+    Command,
+    DeclarePool,
+    DeleteWorker,
+    PublishTicket,
+    SendMarker,
+    SendToWorker,
+    StepDown,
+    WriteStatus,
+    WriteWorker,
+)
+from distriqueue.core.leader import Leader, LeaderSettings, Step
+from distriqueue.core.times import Now, microtime
+from distriqueue.kube.election import Leadership
+from distriqueue.kube.errors import KubeError, NotFound, NotLeading, Refused
+from distriqueue.kube.statuses import StatusWriter
+from distriqueue.kube.workers import WorkerResources
+from distriqueue.operator.stores import JobStore
+from distriqueue.telemetry.metrics import OperatorMetrics
+from distriqueue_protocol.messages import Marker, Report, SessionMessage
+from distriqueue_protocol.names import MessageType
+
+_LOG: Final = structlog.get_logger(__name__)
+
+TICK_SECONDS: Final = 0.2
+REREAD_PAUSE_SECONDS: Final = (0.1, 2.0)
+LAST_WRITES_SECONDS: Final = 1.0
+"""How long a term that ends cleanly waits for writes that are under way."""
+
+
+def now() -> Now:
+    """The moment, on both clocks."""
+    return Now(time.monotonic(), time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class TermEnd:
+    """Why a term ended.
+
+    Attributes:
+        cause: One word, for metrics: `Stopped`, `LeaseLost`, `BrokerLost`, `SteppedDown`, `Crashed`.
+        reason: A sentence.
+        minimum_epoch: The next epoch has to be above it.
+    """
+
+    cause: str
+    reason: str
+    minimum_epoch: int = 0
+
+
+class Term:
+    """See the module; made for one `Leadership`, run once."""
+
+    def __init__(
+        self,
+        *,
+        leadership: Leadership,
+        link: LeaderLink,
+        store: JobStore,
+        writer: StatusWriter,
+        workers: WorkerResources,
+        metrics: OperatorMetrics,
+        settings: LeaderSettings,
+        write_concurrency: int,
+    ) -> None:
+        self._leadership = leadership
+        self._link = link
+        self._store = store
+        self._writer = writer
+        self._workers = workers
+        self._metrics = metrics
+        self._settings = settings
+        self._write_concurrency = write_concurrency
+        self._leader: Leader | None = None
+        self._began_at = time.monotonic()
+        self._ended: asyncio.Future[TermEnd] = asyncio.get_running_loop().create_future()
+        self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writes: deque[WriteStatus] = deque()
+        self._writers = 0
+        self._pools: dict[str, asyncio.Task[None]] = {}
+        self._log = _LOG.bind(epoch=leadership.epoch)
+
+    @property
+    def leader(self) -> Leader | None:
+        """The state machine, once the takeover has begun."""
+        return self._leader
+
+    # --- the course of a term ------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        *,
+        resync: Callable[[], Coroutine[Any, Any, None]],
+        ended_pods: Callable[[], list[str]],
+        stop: asyncio.Event,
+    ) -> TermEnd:
+        """Take over, lead, and return why it ended.
+
+        Args:
+            resync: Brings the store up to this moment.
+            ended_pods: The uids of the pods that were seen to end; later ones come through `pod_ended`.
+            stop: Set when the program is to end.
+        """
+        watchers = [
+            asyncio.create_task(self._end_when(stop, "Stopped", lambda: "the program ends")),
+            asyncio.create_task(self._end_when(self._leadership.lost, "LeaseLost", lambda: "the Lease is lost")),
+            asyncio.create_task(self._end_when(self._link.lost, "BrokerLost", lambda: self._link.lost_reason)),
+            asyncio.create_task(self._lead(resync, ended_pods)),
+        ]
+        try:
+            end = await asyncio.shield(self._ended)
+        finally:
+            self._store.listener = None
+            for task in watchers:
+                task.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+            await self._come_to_rest()
+        return end
+
+    async def _end_when(self, event: asyncio.Event, cause: str, reason: Callable[[], str]) -> None:
+        await event.wait()
+        self._end(TermEnd(cause, reason()))
+
+    def _end(self, end: TermEnd) -> None:
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+    async def _lead(self, resync: Callable[[], Coroutine[Any, Any, None]], ended_pods: Callable[[], list[str]]) -> None:
+        try:
+            await self._link.bind_inbox(self._leadership.epoch)
+            # Workers answer while the resources are read; what they say waits in the inbox.
+            await self._link.call_roll()
+            bound_at = now()
+            workers = await self._workers.list()
+            await resync()
+            leader = Leader(
+                epoch=self._leadership.epoch,
+                now=bound_at,
+                observer=self._metrics,
+                draw=random.random,
+                settings=self._settings,
+            )
+            self._leader = leader
+            leader.begin(
+                jobs=self._store.jobs(),
+                workers=cast("list[RawWorker]", workers),
+                lease_created=self._leadership.created,
+                now=now(),
+            )
+            self._store.listener = self
+            for uid in ended_pods():
+                leader.on_pod_ended(uid, now())
+            self._drain()
+            await self._link.consume(inbox=self._on_inbox, reports=self._on_report)
+            leading = False
+            while True:
+                leader.tick(now())
+                self._drain()
+                if not leading and leader.step is Step.LEADING:
+                    leading = True
+                    took = time.monotonic() - self._began_at
+                    self._metrics.took_over(took)
+                    self._log.info("takeover done", seconds=round(took, 3), jobs=len(self._store))
+                await asyncio.sleep(TICK_SECONDS)
+        except (BrokerError, KubeError) as error:
+            self._end(TermEnd("BrokerLost" if isinstance(error, BrokerError) else "KubeLost", str(error)))
+        except Exception as error:
+            self._log.exception("the leader crashed")
+            self._end(TermEnd("Crashed", f"{type(error).__name__}: {error}"))
+
+    async def _come_to_rest(self) -> None:
+        """Nothing new is begun; what is under way gets a moment to end, so that the next leader finds it done."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST_WRITES_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- events --------------------------------------------------------------------------------------------------
+
+    def job_changed(self, job: RawJob) -> None:
+        """The watch shows a job."""
+        if self._leader is not None:
+            self._leader.on_job(job, now())
+            self._schedule()
+
+    def job_deleted(self, uid: str) -> None:
+        """The watch shows that a job is gone."""
+        if self._leader is not None:
+            self._leader.on_job_deleted(uid, now())
+            self._schedule()
+
+    def pod_ended(self, uid: str) -> None:
+        """The kubelet says that a pod's containers have ended."""
+        if self._leader is not None:
+            self._leader.on_pod_ended(uid, now())
+            self._schedule()
+
+    def worker_vanished(self, name: str) -> None:
+        """Somebody deleted a DistributedWorker."""
+        if self._leader is not None:
+            self._leader.on_worker_vanished(name, now())
+            self._schedule()
+
+    def _on_inbox(self, kind: str, body: bytes) -> None:
+        if self._leader is None or self._ended.done():
+            return
+        try:
+            if kind == MessageType.SESSION:
+                self._leader.on_session(SessionMessage.decode(body), now())
+            elif kind == MessageType.MARKER:
+                self._leader.on_marker(Marker.decode(body), through_reports=False, now=now())
+            else:
+                self._metrics.message_ignored("UnknownType")
+        except ValidationError as error:
+            self._metrics.message_ignored("Garbage")
+            self._log.warning("a message of a worker cannot be read", error=str(error)[:500])
+        self._schedule()
+
+    def _on_report(self, kind: str, body: bytes, tag: int) -> None:
+        if self._leader is None or self._ended.done():
+            return
+        try:
+            if kind == MessageType.REPORT:
+                self._leader.on_report(Report.decode(body), tag, now())
+            else:
+                if kind == MessageType.MARKER:
+                    self._leader.on_marker(Marker.decode(body), through_reports=True, now=now())
+                self._spawn(self._link.ack_reports((tag,)))
+        except ValidationError as error:
+            # Nobody could ever read it, and nothing is known of its job: whoever holds the slot will report again.
+            self._metrics.message_ignored("Garbage")
+            self._log.warning("a report cannot be read", error=str(error)[:500])
+            self._spawn(self._link.ack_reports((tag,)))
+        self._schedule()
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        """Carry out what follows once this turn of the loop has brought all its events."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        if self._leader is None or self._ended.done() or not self._leadership.valid():
+            return
+        self._leader.publish(now())
+        for command in self._leader.take():
+            self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case WriteStatus():
+                self._writes.append(command)
+                if self._writers < self._write_concurrency:
+                    self._writers += 1
+                    self._spawn(self._write_all())
+            case SendToWorker():
+                self._spawn(self._link.send(command.incarnation, command.message))
+            case PublishTicket():
+                self._spawn(self._publish(command))
+            case AckReports():
+                self._spawn(self._link.ack_reports(command.tags))
+            case SendMarker():
+                self._spawn(self._link.send_marker(command.id))
+            case CallRoll():
+                self._spawn(self._link.call_roll())
+            case DeclarePool():
+                self._pools[command.pool] = self._spawn(self._declare(command.pool))
+            case WriteWorker():
+                self._spawn(self._write_worker(command))
+            case DeleteWorker():
+                self._spawn(self._delete_worker(command.name))
+            case StepDown():
+                self._end(TermEnd("SteppedDown", command.reason, command.minimum_epoch))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("the leader crashed", exc_info=error)
+            self._end(TermEnd("Crashed", f"{type(error).__name__}: {error}"))
+
+    async def _declare(self, pool: str) -> None:
+        try:
+            await self._link.declare_pool(pool)
+        except BrokerError as error:
+            self._end(TermEnd("BrokerLost", str(error)))
+
+    async def _publish(self, command: PublishTicket) -> None:
+        leader = self._leader
+        declared = self._pools.get(command.pool)
+        if leader is None:
+            return
+        if declared is not None and not declared.done():
+            await asyncio.wait([declared])
+        try:
+            if not self._leadership.valid():
+                return
+            await self._link.publish_ticket(command.ticket, pool=command.pool, priority=command.priority)
+        except BrokerError as error:
+            self._log.warning("a ticket was not taken", job=command.ticket.name, error=str(error))
+            leader.on_ticket_failed(command.uid, command.number)
+            self._schedule()
+        else:
+            leader.on_ticket_confirmed(command.uid, command.number, queued_time=microtime(time.time()))
+
+    # --- writes --------------------------------------------------------------------------------------------------
+
+    async def _write_all(self) -> None:
+        """One of the writers: takes writes until there are none."""
+        try:
+            while self._writes and not self._ended.done():
+                await self._write(self._writes.popleft())
+        finally:
+            self._writers -= 1
+
+    async def _write(self, command: WriteStatus) -> None:
+        leader = cast("Leader", self._leader)
+        try:
+            version = await self._writer.write(
+                command.namespace,
+                command.name,
+                command.uid,
+                command.resource_version,
+                command.status,
+                check=self._leadership.valid,
+            )
+        except NotLeading:
+            return
+        except Refused as error:
+            fences = violated_fences(error.message)
+            self._log.warning("a status was refused", job=command.name, namespace=command.namespace, error=str(error))
+            leader.on_write_refused(command.id, fences, error.message, now())
+        except KubeError as error:
+            self._log.debug("reading a job again", job=command.name, error=f"{type(error).__name__}: {error}")
+            leader.on_reread(command.id, await self._reread(command), now())
+        else:
+            self._metrics.status_written()
+            leader.on_written(command.id, version, now())
+        self._schedule()
+
+    async def _reread(self, command: WriteStatus) -> RawJob | None:
+        """A write without an answer is still under way: read until there is an answer."""
+        pause, longest = REREAD_PAUSE_SECONDS
+        while True:
+            try:
+                return cast("RawJob", await self._writer.read(command.namespace, command.name))
+            except NotFound:
+                return None
+            except KubeError as error:
+                self._log.warning("a job cannot be read", job=command.name, error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, no secret
+                pause = min(2 * pause, longest)
+
+    async def _write_worker(self, command: WriteWorker) -> None:
+        leader = cast("Leader", self._leader)
+        try:
+            await self._workers.put(command.name, command.status, check=self._leadership.valid)
+        except NotLeading:
+            return
+        except KubeError as error:
+            self._log.warning("a worker cannot be written", worker=command.name, error=str(error))
+            leader.on_worker_failed(command.name, now())
+        else:
+            leader.on_worker_written(command.name, now())
+        self._schedule()
+
+    async def _delete_worker(self, name: str) -> None:
+        try:
+            await self._workers.delete(name)
+        except KubeError as error:
+            self._log.warning("a worker cannot be deleted", worker=name, error=str(error))
