@@ -1,0 +1,147 @@
+"""A real API server for the tests of the Kubernetes side: one for all of them, a fresh namespace for each."""
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distriqueue.kube.client import KubeClient
+from distriqueue.kube.errors import AlreadyExists
+from distriqueue.kube.resources import Resource
+from localcluster.control_plane import ControlPlane
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+TRIES = Resource("try.distriqueue.io", "v1", "tries", "Try")
+
+_TRY_CRD = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: tries.try.distriqueue.io}
+spec:
+  group: try.distriqueue.io
+  scope: Namespaced
+  names: {kind: Try, plural: tries, singular: try}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    schema:
+      openAPIV3Schema:
+        type: object
+        required: [spec]
+        x-kubernetes-validations:
+        - rule: "!has(oldSelf.status) || !has(oldSelf.status.epoch) ||
+            (has(self.status) && has(self.status.epoch) && self.status.epoch >= oldSelf.status.epoch)"
+          message: "fence/epoch: never falls"
+        - rule: "self.spec.type == oldSelf.spec.type"
+          message: "spec.type is immutable"
+        - rule: "!has(self.status) || !has(self.status.type) || self.status.type == self.spec.type"
+          message: "status.type is spec.type"
+        properties:
+          spec:
+            type: object
+            required: [type]
+            properties:
+              type: {type: string, minLength: 1}
+              order: {type: string, default: Medium}
+              payload: {type: object, x-kubernetes-preserve-unknown-fields: true, x-kubernetes-map-type: atomic}
+          status:
+            type: object
+            default: {phase: Pending}
+            properties:
+              phase: {type: string, default: Pending}
+              epoch: {type: integer}
+              type: {type: string}
+              note: {type: string}
+"""
+
+
+@functools.cache
+def _shared_plane() -> ControlPlane:
+    directory = Path(tempfile.mkdtemp(prefix="kube-tests-"))
+    plane = ControlPlane.start(directory)
+
+    def stop() -> None:
+        plane.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(stop)
+    asyncio.run(_prepare(plane))
+    return plane
+
+
+async def _prepare(plane: ControlPlane) -> None:
+    async with await KubeClient.connect(plane.kubeconfig) as client:
+        await apply_crd(client, _TRY_CRD)
+
+
+async def _served(client: KubeClient, crd: dict[str, Any]) -> bool:
+    found = await client.request("GET", f"{CRDS}/{crd['metadata']['name']}")
+    conditions = {item["type"]: item["status"] for item in found.get("status", {}).get("conditions", [])}
+    return conditions.get("Established") == "True"
+
+
+@pytest.fixture(scope="session", name="plane")
+def plane_fixture() -> ControlPlane:
+    """The API server, started once for the whole run; its `kubeconfig` is an administrator's."""
+    return _shared_plane()
+
+
+@pytest.fixture(name="client")
+async def client_fixture(plane: ControlPlane) -> AsyncIterator[KubeClient]:
+    """A client of an administrator."""
+    async with await KubeClient.connect(plane.kubeconfig, user_agent="distriqueue-tests") as client:
+        yield client
+
+
+@pytest.fixture(name="namespace")
+async def namespace_fixture(client: KubeClient) -> str:
+    """A fresh namespace."""
+    return await new_namespace(client)
+
+
+async def new_namespace(client: KubeClient) -> str:
+    """Make a namespace and return its name."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    await client.request("POST", "/api/v1/namespaces", body=body)
+    return name
+
+
+async def apply_crd(client: KubeClient, manifest: str) -> None:
+    """Create a CustomResourceDefinition, unless it exists, and wait until it is served."""
+    crd = yaml.safe_load(manifest)
+    with contextlib.suppress(AlreadyExists):
+        await client.request("POST", CRDS, body=crd)
+    await until(lambda: _served(client, crd))
+
+
+async def make_try(client: KubeClient, namespace: str, name: str, **payload: Any) -> dict[str, Any]:
+    """Create a resource of the tests' own kind."""
+    body = {
+        "apiVersion": TRIES.api_version,
+        "kind": TRIES.kind,
+        "metadata": {"name": name},
+        "spec": {"type": "email", "payload": payload},
+    }
+    return await client.request("POST", TRIES.collection(namespace), body=body)
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]], *, seconds: float = 60.0) -> None:
+    """Wait until a condition holds; fail when it does not within a time that no healthy run needs."""
+    async with asyncio.timeout(seconds):
+        while True:
+            result = holds()
+            if await result if isinstance(result, Awaitable) else result:
+                return
+            await asyncio.sleep(0.02)
