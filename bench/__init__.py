@@ -1,0 +1,1 @@
+"""Measurements: ratios and latencies, never assertions."""
