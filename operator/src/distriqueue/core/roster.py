@@ -1,9 +1,9 @@
 """The workers as the leader knows them: one session per incarnation, its full state, the proof of its loss.
 
 Guarantees: messages of one incarnation are taken in the order of their numbers; an incarnation is called lost only
-after 15 s without a word (or the kubelet's word that its containers ended) *and* after a marker, sent after that, has come
-back through the inbox and through the report queue with every report before it judged, written and acknowledged. So
-neither the leader's own lag nor a report still under way counts as somebody's death.
+after 15 s without a word (or the kubelet's word that its containers ended) *and* after a marker, sent after that, has
+come back through the inbox and through the report queue with every report before it judged, written and acknowledged.
+So neither the leader's own lag nor a report still under way counts as somebody's death.
 """
 
 from collections.abc import Iterator
