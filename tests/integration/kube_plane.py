@@ -87,8 +87,8 @@ async def _prepare(plane: ControlPlane) -> None:
 
 async def _served(client: KubeClient, crd: dict[str, Any]) -> bool:
     found = await client.request("GET", f"{CRDS}/{crd['metadata']['name']}")
-    conditions = {item["type"]: item["status"] for item in found.get("status", {}).get("conditions", [])}
-    return conditions.get("Established") == "True"
+    conditions = found.get("status", {}).get("conditions") or []
+    return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
 
 
 @pytest.fixture(scope="session", name="plane")

@@ -1,0 +1,111 @@
+"""A TCP relay in front of a real server, so that tests can slow, swallow and cut what goes through it."""
+
+import asyncio
+import contextlib
+import json
+import urllib.parse
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import yaml
+
+
+class Relay:
+    """Passes bytes on between a loopback port of its own and a server, until told otherwise."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._connected = asyncio.Event()
+        self._swallowing = False
+        self._swallowed = asyncio.Event()
+
+    @classmethod
+    def to(cls, url: str) -> Self:
+        """Return a relay to the server of a URL; enter it to start it."""
+        parts = urllib.parse.urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        return cls(parts.hostname, parts.port)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def kubeconfig(self, original: Path) -> Path:
+        """Write a kubeconfig that goes through the relay."""
+        content = yaml.safe_load(original.read_text())
+        content["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{self.port}"
+        path = original.with_name(f"relay-{self.port}.kubeconfig")
+        path.write_text(json.dumps(content))
+        return path
+
+    def hold(self) -> None:
+        """Pass nothing on; new connections are accepted and get no further."""
+        self._open.clear()
+
+    def go_on(self) -> None:
+        """Pass on what was held."""
+        self._open.set()
+
+    def swallow_answers(self) -> None:
+        """Let requests through and drop what comes back."""
+        self._swallowing = True
+
+    def cut(self) -> None:
+        """Break all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def connected(self) -> None:
+        """Wait until a connection was made."""
+        async with asyncio.timeout(30):
+            await self._connected.wait()
+
+    async def swallowed(self) -> None:
+        """Wait until an answer was dropped."""
+        async with asyncio.timeout(30):
+            await self._swallowed.wait()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connected.set()
+        upstream_reader, upstream_writer = await asyncio.open_connection(self._host, self._port)
+        self._writers |= {writer, upstream_writer}
+        for source, sink, answers in ((reader, upstream_writer, False), (upstream_reader, writer, True)):
+            task = asyncio.create_task(self._pass_on(source, sink, answers=answers))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                await self._open.wait()
+                if answers and self._swallowing:
+                    self._swallowed.set()
+                    continue
+                sink.write(data)
+                await sink.drain()
+        sink.close()
