@@ -141,7 +141,8 @@ class Elector:
             sent_at = self._candidate.clock()
             taken = await self._lease.replace(taken.raised(taken.offset + floor - taken.epoch))
         self._highest_epoch = taken.epoch
-        leadership = Leadership(self._lease, self._candidate, taken, sent_at=sent_at, created=record is None)
+        unheld = record is None or not record.spec.get("acquireTime")
+        leadership = Leadership(self._lease, self._candidate, taken, sent_at=sent_at, created=unheld)
         if not leadership.valid():
             return None
         _LOG.info("Lease %s: %s leads with epoch %d", self._lease.name, self.identity, taken.epoch)
@@ -173,7 +174,8 @@ class Leadership:
 
     Attributes:
         epoch: Above the epoch of every earlier leadership.
-        created: The Lease did not exist and had to be created: nobody can tell how long ago another one led.
+        created: The Lease did not exist, or nobody ever held this object (the chart makes an empty one): nobody can
+            tell how long ago another one led.
         transitions: How often the Lease had changed hands, this time included.
         lost: Set when this leadership is over, for whatever reason. `valid` decides before an action; this is to be
             awaited.
