@@ -20,7 +20,6 @@ import fcntl
 import json
 import random
 import socket
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -39,9 +38,7 @@ from localcluster.errors import LocalClusterError, NotReadyError
 from localcluster.kubeconfigs import write_kubeconfig
 from localcluster.packages import ensure_packages
 from localcluster.processes import Children, Process
-
-READY_SECONDS = 90.0
-"""How long a part may take to become ready; a busy machine takes 20 s."""
+from localcluster.waiting import tail, wait_until_ready
 
 STOP_SECONDS = 10.0
 """How long a part may take to stop before it is killed."""
@@ -192,7 +189,7 @@ class ControlPlane:
         """Wait until the API server is ready and has made the ``default`` namespace.
 
         Raises:
-            NotReadyError: It died, or took longer than :data:`READY_SECONDS`.
+            NotReadyError: It died, or took longer than :data:`localcluster.waiting.READY_SECONDS`.
         """
         self._wait("kube-apiserver", self._apiserver_is_ready)
 
@@ -310,7 +307,7 @@ class ControlPlane:
 
     def _a_port_was_taken(self) -> bool:
         logs = (self.log(name) for name in ("etcd", "kube-apiserver"))
-        return any("address already in use" in _tail(log) for log in logs)
+        return any("address already in use" in tail(log) for log in logs)
 
     def _chosen_ports(self) -> _Ports:
         if self._ports is None:
@@ -346,23 +343,7 @@ class ControlPlane:
         return True
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + READY_SECONDS
-        while not ready():
-            if self._parent().get(name) is None:
-                raise NotReadyError(f"{name} ended; the end of {self.log(name)}:\n{_tail(self.log(name))}")
-            if time.monotonic() > deadline:
-                raise NotReadyError(
-                    f"{name} was not ready within {READY_SECONDS:.0f} s; the end of {self.log(name)}:\n"
-                    f"{_tail(self.log(name))}"
-                )
-            time.sleep(0.1)
-
-
-def _tail(log: Path, *, characters: int = 2000) -> str:
-    try:
-        return log.read_text(errors="replace")[-characters:]
-    except FileNotFoundError:
-        return ""
+        wait_until_ready(name, ready=ready, alive=lambda: self._parent().get(name) is not None, log=self.log(name))
 
 
 def _is_free(port: int) -> bool:
