@@ -1,9 +1,9 @@
 """End-to-end jobs per second and latency, beside the raw rate of the same API server, in one run.
 
-`python -m bench.throughput` starts an API server with etcd, RabbitMQ, two operators and a worker as processes, and then,
-in turn: the raw pair (one create and one status write per object, 32 at a time, in a namespace that nobody watches) and
-jobs from create to final status. The headline is the ratio of the two, pair by pair; its median is printed as
-`ratio: 0.NN`. Nothing but what is installed here is measured: no number of this bench is an assertion.
+`python -m bench.throughput` starts an API server with etcd, RabbitMQ, two operators and a worker as processes, and
+then, in turn: the raw pair (one create and one status write per object, 32 at a time, in a namespace that nobody
+watches) and jobs from create to final status. The headline is the ratio of the two, pair by pair; its median is
+printed as `ratio: 0.NN`. Nothing but what is installed here is measured: no number of this bench is an assertion.
 """
 
 import argparse

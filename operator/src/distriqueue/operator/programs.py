@@ -93,9 +93,7 @@ class Program:
                     retry=settings.lease_retry_seconds,
                 ),
             )
-            workers = WorkerResources(
-                client, namespace=settings.pod_namespace, lease_client=lease_client, lease_name=settings.lease_name
-            )
+            workers = WorkerResources(client, namespace=settings.pod_namespace, lease_name=settings.lease_name)
             writer = StatusWriter(client, JOBS, concurrency=settings.write_concurrency)
             leading = asyncio.create_task(self._lead_again(elector, writer, workers), name="leading")
             stack.push_async_callback(_cancel, leading)

@@ -401,6 +401,8 @@ class Term:
 
     async def _delete_worker(self, name: str) -> None:
         try:
-            await self._workers.delete(name)
+            await self._workers.delete(name, check=self._leadership.valid)
+        except NotLeading:
+            return
         except KubeError as error:
             self._log.warning("a worker cannot be deleted", worker=name, error=str(error))
