@@ -274,7 +274,7 @@ def _dns(files: Files) -> list[str]:
 
 # Names of the outside do not exist: no answer at all, or a refusal, would look to programs like a fault to retry.
 _COREFILE = """\
-. {{
+{domain} in-addr.arpa {{
     bind {address}
     errors
     ready {address}:8181
@@ -284,6 +284,10 @@ _COREFILE = """\
         pods verified
         ttl 5
     }}
+}}
+. {{
+    bind {address}
+    errors
     template ANY ANY . {{
         rcode NXDOMAIN
     }}
