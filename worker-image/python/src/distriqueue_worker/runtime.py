@@ -1,0 +1,178 @@
+"""Runs handlers: finds the one for a job, starts it where it belongs, watches its timeout, says how it ended.
+
+Guarantees: for each `start` there is exactly one call of `on_end`, in the loop and never within `start`, when nothing
+of the handler runs any more; with a result if it reached one (a timeout is one), without when it was stopped. What a
+handler logs and prints is under its job, and the end of it goes with a failed attempt. Fails never.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from distriqueue_protocol.messages import GrantId, Ticket
+from distriqueue_worker.bodies import Body, Ending, LoopBody, ProcessBody, ThreadBody
+from distriqueue_worker.clocks import monotonic, utc_text
+from distriqueue_worker.commands import Result
+from distriqueue_worker.logs import SCOPE, Scope, get_logger
+from distriqueue_worker.metrics import WorkerMetrics
+from distriqueue_worker.registries import Registry
+from distriqueue_worker.results import TIMEOUT, UNKNOWN_TYPE, failure, raised, read_payload
+from distriqueue_worker.tasks import Task, TaskContext
+
+OnEnd = Callable[[GrantId, Result | None, str], None]
+"""Called with the grant, the result or None, and the time of completion as reports carry it."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A handler under way."""
+
+    grant: GrantId
+    ticket: Ticket
+    label: str
+    scope: Scope
+    started: float
+    body: Body | None = None
+    timer: asyncio.TimerHandle | None = None
+    timed_out: bool = False
+
+
+class Runtime:
+    """The handlers that run now.
+
+    Args:
+        registry: The tasks there are.
+        metrics: Where jobs are counted.
+        on_end: Told about each end.
+        lives_until: Until when, of the monotonic clock, a handler may live without a further word.
+    """
+
+    def __init__(
+        self, registry: Registry, *, metrics: WorkerMetrics, on_end: OnEnd, lives_until: Callable[[], float]
+    ) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._on_end = on_end
+        self._lives_until = lives_until
+        self._attempts: dict[GrantId, Attempt] = {}
+        self._log = get_logger()
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def start(self, grant: GrantId, ticket: Ticket) -> str:
+        """Start the handler of a ticket; return the time of it as reports carry it."""
+        loop = asyncio.get_running_loop()
+        begin = datetime.now(UTC)
+        fields = {
+            "job": f"{ticket.namespace}/{ticket.name}",
+            "namespace": ticket.namespace,
+            "type": ticket.type,
+            "attempt": ticket.attempt,
+            "grant": str(grant),
+        }
+        found = self._registry.find(ticket.type)
+        attempt = Attempt(grant, ticket, found[0].name if found else "unknown", Scope(fields), monotonic())
+        self._attempts[grant] = attempt
+        if found is None:
+            known = ", ".join(self._registry.types) or "none"
+            text = f"this worker has no handler for the type '{ticket.type}'; it knows: {known}"
+            loop.call_soon(self._end, attempt, Ending(failure(UNKNOWN_TYPE, text)))
+        else:
+            attempt.body = self._begin(attempt, *found, begin)
+            if ticket.timeout_seconds is not None:
+                attempt.timer = loop.call_later(ticket.timeout_seconds, self._time_out, attempt)
+        return utc_text(begin)
+
+    def stop(self, grant: GrantId) -> None:
+        """Begin to stop a handler; nothing happens if it has ended."""
+        attempt = self._attempts.get(grant)
+        if attempt is not None and attempt.body is not None:
+            attempt.body.stop()
+
+    def renew(self) -> None:
+        """The lease was renewed; handlers in processes of their own have to hear it."""
+        until = self._lives_until()
+        for attempt in self._attempts.values():
+            if attempt.body is not None:
+                attempt.body.renew(until)
+
+    def _begin(self, attempt: Attempt, task: Task, reader: TypeAdapter[Any] | None, begin: datetime) -> Body:
+        ticket = attempt.ticket
+        timeout = ticket.timeout_seconds
+        context = TaskContext(
+            type=ticket.type,
+            namespace=ticket.namespace,
+            name=ticket.name,
+            uid=ticket.uid,
+            attempt=ticket.attempt,
+            max_attempts=ticket.max_attempts,
+            grant=str(attempt.grant),
+            deadline=None if timeout is None else begin + timedelta(seconds=timeout),
+            log=logging.getLogger(f"distriqueue.task.{task.name}"),
+        )
+        inner = copy_context()
+        inner.run(SCOPE.set, attempt.scope)
+
+        def ended(ending: Ending) -> None:
+            self._end(attempt, ending)
+
+        if task.isolation == "process":
+            return ProcessBody(task, ticket.payload, context, inner=inner, until=self._lives_until(), ended=ended)
+        if task.isolation == "thread":
+            return ThreadBody(
+                lambda: task.function(read_payload(reader, ticket.payload), context), inner, context.cancelled, ended
+            )
+
+        async def work() -> object:
+            return await task.function(read_payload(reader, ticket.payload), context)
+
+        return LoopBody(work(), inner, ended)
+
+    def _time_out(self, attempt: Attempt) -> None:
+        if attempt.grant in self._attempts and attempt.body is not None:
+            attempt.timed_out = True
+            attempt.body.stop()
+
+    def _end(self, attempt: Attempt, ending: Ending) -> None:
+        del self._attempts[attempt.grant]
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        result = self._result(attempt, ending)
+        took = monotonic() - attempt.started
+        outcome = "Stopped" if result is None else str(result.outcome)
+        self._metrics.jobs.labels(attempt.label, outcome).inc()
+        self._metrics.duration.labels(attempt.label).observe(took)
+        self._log.info(
+            "handler ended",
+            outcome=outcome,
+            reason=result.reason if result else "",
+            seconds=round(took, 6),
+            **attempt.scope.fields,
+        )
+        self._on_end(attempt.grant, result, utc_text())
+
+    def _result(self, attempt: Attempt, ending: Ending) -> Result | None:
+        scope = attempt.scope
+        context = copy_context()
+        context.run(SCOPE.set, scope)
+        context.run(scope.flush)
+        if ending.error is not None:
+            # In the handler's scope, so that the tail says where it happened.
+            context.run(self._log.error, "handler raised", exc_info=ending.error)
+            return raised(ending.error, scope.tail.text())
+        if ending.result is not None:
+            result = ending.result
+            if result.reason and not result.log_tail:
+                result = failure(result.reason, result.error, log_tail=scope.tail.text(), permanent=result.permanent)
+            return result
+        if attempt.timed_out:
+            text = f"the attempt took longer than its timeout of {attempt.ticket.timeout_seconds} s and was stopped"
+            return failure(TIMEOUT, text, log_tail=scope.tail.text())
+        return None

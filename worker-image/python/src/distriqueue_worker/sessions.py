@@ -1,0 +1,59 @@
+"""The session of a worker with its leader: one sequence of messages, of which heartbeats carry the full state.
+
+Guarantees: the sequence grows by one with each message, in the order of sending. A heartbeat goes out at once when
+somebody waits for it and every 5 s otherwise; when it was *sent* is remembered until the broker confirms it. Pure: part
+of `custody.py`, driven by it.
+"""
+
+from typing import Final
+
+from distriqueue_protocol.messages import Claim, Heartbeat, SessionMessage
+from distriqueue_protocol.names import HEARTBEAT_SECONDS
+
+SOON_SECONDS: Final = 0.2
+"""The least distance of heartbeats that are sent early because the leader waits for something that has changed."""
+
+
+class Session:
+    """Sequence numbers, and when heartbeats are due."""
+
+    def __init__(self) -> None:
+        self.urgent = False
+        """A heartbeat is due at once."""
+        self.soon = False
+        """A heartbeat is due at once, if the last one is not very young."""
+        self._sequence = 0
+        self._sent_at: float | None = None
+        self._in_flight: dict[int, float] = {}
+
+    def due(self, now: float) -> bool:
+        """Whether a heartbeat is due."""
+        if self.urgent or self._sent_at is None:
+            return True
+        since = now - self._sent_at
+        return since >= HEARTBEAT_SECONDS or (self.soon and since >= SOON_SECONDS)
+
+    def claim(self, incarnation: str, epoch: int, claims: tuple[Claim, ...]) -> SessionMessage:
+        """The next message, with nothing but claims."""
+        self._sequence += 1
+        return SessionMessage(incarnation=incarnation, sequence=self._sequence, epoch=epoch, claims=claims)
+
+    def beat(
+        self, incarnation: str, epoch: int, *, claims: tuple[Claim, ...], heartbeat: Heartbeat, now: float
+    ) -> SessionMessage:
+        """The next message, with the full state and with claims, new ones and some that are asked again."""
+        self.urgent = self.soon = False
+        self._sent_at = now
+        self._sequence += 1
+        self._in_flight[self._sequence] = now
+        return SessionMessage(
+            incarnation=incarnation, sequence=self._sequence, epoch=epoch, claims=claims, heartbeat=heartbeat
+        )
+
+    def confirm(self, sequence: int) -> float | None:
+        """When the confirmed heartbeat was sent; None if that message was none, or of a connection that is gone."""
+        return self._in_flight.pop(sequence, None)
+
+    def disconnect(self) -> None:
+        """No confirmation will come any more for what was sent."""
+        self._in_flight.clear()
