@@ -12,7 +12,7 @@ calls do not build an object and a task for every message.
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -244,7 +244,7 @@ class Link:
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         connection.close_callbacks.add(lambda _, error: _settle_once(lost, f"the connection was closed: {error!r}"))
         try:
-            await self._wait_for_topology(connection, lost)
+            await self._wait_for_topology(connection, lost, queues=(self._reports_key,))
             async with asyncio.timeout(CONNECT_SECONDS):
                 wire = await self._open(number, connection, lost)
                 await self._listen(wire)
@@ -255,8 +255,10 @@ class Link:
         wire.steering = self._spawn(self._steer_consumers(wire))
         self._events.connected(number)
 
-    async def _wait_for_topology(self, connection: aio_pika.abc.AbstractConnection, lost: asyncio.Future[str]) -> None:
-        """Wait until the leader has declared everything; a missing name costs its channel, not the connection."""
+    async def _wait_for_topology(
+        self, connection: aio_pika.abc.AbstractConnection, lost: asyncio.Future[str], *, queues: Iterable[str]
+    ) -> None:
+        """Wait until the leader has declared what we need; a missing name costs its channel, not the connection."""
         said = False
         while not lost.done():
             channel = connection.channel(publisher_confirms=False)
@@ -266,7 +268,7 @@ class Link:
                     beneath = await channel.get_underlay_channel()
                     for exchange in (SESSIONS_EXCHANGE, ANSWERS_EXCHANGE, EPOCHS_EXCHANGE, REPORTS_EXCHANGE):
                         await beneath.exchange_declare(exchange, passive=True)
-                    for queue in (*self._queues, self._reports_key):
+                    for queue in queues:
                         await beneath.queue_declare(queue, passive=True)
                     await channel.close()
             except aiormq.exceptions.ChannelNotFoundEntity as error:
@@ -338,6 +340,9 @@ class Link:
                 continue
             prefetch = self._prefetch
             try:
+                if prefetch is not None:
+                    # The leader declares a pool's queues when the first worker of that pool has spoken: not before.
+                    await self._wait_for_topology(wire.connection, wire.lost, queues=self._queues)
                 async with asyncio.timeout(CONNECT_SECONDS):
                     # Waiting for each answer matters: what is delivered before it would be dropped unseen.
                     while wire.consumers:
