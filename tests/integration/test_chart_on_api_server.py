@@ -4,9 +4,11 @@ No pods run here (tests/e2e has those); everything else of a release does: defin
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ from localcluster.control_plane import ControlPlane, Tuning
 from localcluster.errors import CommandError
 from tests.integration.chart_rendering import (
     CHART,
+    CHECKOUT,
     NAMESPACE,
     RELEASE,
     VALUES_FILES,
@@ -262,6 +265,23 @@ def test_a_release_of_another_name_takes_over_kept_definitions_when_told_to(clus
     # Back to what the other tests expect.
     cluster.helm("install", RELEASE, str(CHART), "--take-ownership")
     cluster.helm("uninstall", RELEASE)
+
+
+def test_the_smoke_test_says_how_far_its_job_came_and_takes_it_away_again(release: Cluster) -> None:
+    command = [sys.executable, "-m", "distriqueue.operator.smoke", f"--namespace={NAMESPACE}", "--timeout=1"]
+    done = subprocess.run(
+        [*command, f"--kubeconfig={release.plane.kubeconfig}"],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT / "operator" / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    # Nobody runs jobs here.
+    assert done.returncode == 1, done.stderr
+    assert re.fullmatch(rf"created smoke-\w+ in {NAMESPACE}\n", done.stdout)
+    assert re.search(r'smoke-\w+ did not complete in time: .*"phase": "Pending"', done.stderr)
+    assert release.get("djobs", f"--namespace={NAMESPACE}")["items"] == []
 
 
 # Rights

@@ -44,7 +44,7 @@ remembered, so that the Secret and the checksums on pods agree.
 {{- $rights := list
   (dict "user" "operator" "vhost" "/" "configure" ".*" "write" ".*" "read" ".*")
   (merge (dict "user" "worker" "vhost" "/") (.Files.Get "files/worker-rights.json" | fromJson)) -}}
-{{- dict "vhosts" (list (dict "name" "/" "default_queue_type" "quorum")) "users" $users "permissions" $rights | toPrettyJson -}}
+{{- dict "vhosts" (list (dict "name" "/")) "users" $users "permissions" $rights | toPrettyJson -}}
 {{- end -}}
 
 {{- define "distriqueue.brokerChecksum" -}}
@@ -58,7 +58,6 @@ listeners.tcp.default = 5672
 # Users and rights come from here at every start, so that a changed password arrives; there is no guest.
 definitions.import_backend = local_filesystem
 definitions.local.path = /etc/distriqueue/definitions.json
-default_queue_type = quorum
 {{- with dig "limits" "memory" "" .Values.rabbitmq.resources }}
 # What the container may use, and the part of it above which publishers are blocked.
 total_memory_available_override_value = {{ include "distriqueue.bytes" . }}
