@@ -13,10 +13,12 @@ to write came too late and is to be refused and settled.
 from enum import StrEnum
 from typing import Final
 
+from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
+
 Rule = dict[str, str]
 """An entry of `x-kubernetes-validations`."""
 
-FINAL_PHASES_CEL: Final = "['Succeeded', 'Failed', 'Dead', 'Cancelled']"
+_FINAL_PHASES: Final = [phase.value for phase in JobPhase if phase in FINAL_JOB_PHASES]
 
 
 class Fence(StrEnum):
@@ -61,7 +63,7 @@ _LAST_GRANT_CEL: Final = (
 
 _PHASE_CEL: Final = (
     "!has(oldSelf.status) || !has(oldSelf.status.phase) || "
-    f"!(oldSelf.status.phase in {FINAL_PHASES_CEL}) || "
+    f"!(oldSelf.status.phase in {_FINAL_PHASES}) || "
     "(has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)"
 )
 
