@@ -31,7 +31,7 @@ BASE_IMAGE = f"docker.io/distriqueue/base:{PYTHON.label}"
 
 BROKER_NAME = "distriqueue/rabbitmq:4.0-local"
 
-KEPT_ARCHIVES = 2
+KEPT_ARCHIVES = 3
 """How many versions of an image's archive stay in the cache."""
 
 
