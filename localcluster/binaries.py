@@ -259,7 +259,7 @@ RECIPES = (
         name="coredns",
         programs=("coredns",),
         inputs=("-s -w",),
-        expected="about a minute on 2 cores",
+        expected="about 2 minutes on 2 cores",
         make=_build_module,
         sources=SOURCE / "coredns",
     ),

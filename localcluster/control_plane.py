@@ -8,9 +8,10 @@ Guarantees: when :meth:`ControlPlane.start` returns, the API server is ready and
 processes end with :meth:`ControlPlane.stop`, and also when this process ends in any way, kill -9 included. Started
 again on the same directory, it goes on with the same data, keys and, when they are still free, ports.
 
-Without controllers nothing deletes the content of a deleted namespace, and owner references are not followed; name the
-controllers to run where a test needs that. Pods need no service account here (that admission plugin is off, as nothing
-makes the accounts).
+Without controllers nothing deletes the content of a deleted namespace, owner references are not followed, and the roles
+``view``, ``edit`` and ``admin`` are empty (they are aggregated); name the controllers to run where a test needs that
+(``namespace-controller``, ``garbage-collector-controller``, ``clusterrole-aggregation-controller``). Pods need no
+service account here: that admission plugin is off, as nothing makes the accounts.
 
 All methods block; from asyncio call them in a thread (``asyncio.to_thread``). Fails with
 :class:`localcluster.errors.NotReadyError`, with the end of the log of the part that did not come up.

@@ -43,6 +43,8 @@ PACKAGES = (
 """The Debian packages that the cluster needs. What its builds need is installed when something is built."""
 
 _STOP_SECONDS = 15.0
+_RUN = Path("/run/distriqueue")
+_OWNER = _RUN / "owner"
 
 
 class LocalCluster:
@@ -59,7 +61,7 @@ class LocalCluster:
         started = time.monotonic()
         with self._locked():
             ensure_packages(*PACKAGES)
-            if not self._running():
+            if not self.is_running():
                 self._clean()
             networks.create()
             cgroups.create()
@@ -90,6 +92,7 @@ class LocalCluster:
                 self._stop(part)
             self._clean()
             shutil.rmtree(self._files.directory, ignore_errors=True)
+            _OWNER.unlink()
             if purge:
                 shutil.rmtree(self._files.store, ignore_errors=True)
         say("the cluster is gone")
@@ -123,7 +126,8 @@ class LocalCluster:
     def _log(self, part: Part) -> Path:
         return self._files.log(part.name)
 
-    def _running(self) -> bool:
+    def is_running(self) -> bool:
+        """Return whether any part runs."""
         return any(self._process(part) for part in self._parts)
 
     def _start(self, part: Part) -> None:
@@ -176,13 +180,25 @@ class LocalCluster:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        """Keep every other ``up`` and ``down`` of this machine away.
+
+        Raises:
+            LocalClusterError: We are not root, or a cluster with another state directory runs: it has the network.
+        """
         if os.geteuid() != 0:
             raise LocalClusterError("network namespaces and containers need root: run this as root")
-        self._state.mkdir(parents=True, exist_ok=True)
-        with (self._state / "cluster.lock").open("w") as lock:
+        _RUN.mkdir(exist_ok=True)
+        with (_RUN / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 say("another up or down is at work; waiting for it")
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            owner = _OWNER.read_text() if _OWNER.exists() else str(self._state)
+            if owner != str(self._state) and LocalCluster(Path(owner)).is_running():
+                raise LocalClusterError(
+                    f"a cluster with another state directory runs on this machine, and there can be one. Stop it with\n"
+                    f"  DISTRIQUEUE_STATE={owner} python3 -m localcluster down"
+                )
+            _OWNER.write_text(str(self._state))
             yield

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from localcluster.commands import run
+from localcluster.commands import succeeds
+from localcluster.errors import LocalClusterError
 
 
 def mounted_below(directory: Path) -> list[Path]:
@@ -18,6 +19,12 @@ def mounted_below(directory: Path) -> list[Path]:
 
 
 def unmount_below(directory: Path) -> None:
-    """Unmount everything below a directory, also what is still in use (it then goes when its last user does)."""
+    """Unmount everything below a directory, also what is still in use (it then goes when its last user does).
+
+    Raises:
+        LocalClusterError: Something is still mounted. Nothing below may be deleted then: it could be somebody's data.
+    """
     for point in mounted_below(directory):
-        run(["umount", "--lazy", str(point)])
+        succeeds(["umount", "--lazy", str(point)])
+    if left := mounted_below(directory):
+        raise LocalClusterError(f"still mounted, unmount by hand: {', '.join(map(str, left))}")
