@@ -39,6 +39,20 @@ lock: venv ## Renew the lock files (hashes, no index)
 	@$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --group build -o requirements/build.lock
 
+.PHONY: up down status kubeconfig install demo
+up: ## A cluster with pods (CLUSTER=local, kind or current)
+	@$(PYTHON) -m localcluster up
+down: ## The cluster gone, with its data
+	@$(PYTHON) -m localcluster down
+status: ## How every part of the cluster is
+	@$(PYTHON) -m localcluster status
+kubeconfig: ## Print the path of the cluster's kubeconfig (make -s kubeconfig)
+	@$(PYTHON) -m localcluster kubeconfig
+install: ## Images and chart on the cluster that is up
+	@$(PYTHON) -m localcluster.installing
+demo: ## Everything, end to end: cluster, chart, jobs of every kind, and what became of them
+	@$(PYTHON) -m localcluster.demo
+
 .PHONY: lint format
 lint: venv ## ruff, mypy --strict, import contracts
 	@$(VENV)/bin/ruff check .
@@ -48,11 +62,20 @@ lint: venv ## ruff, mypy --strict, import contracts
 format: venv ## Let ruff format and fix
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
 
+.PHONY: crds
+crds: venv ## Generate crds/ and the chart's copies from the models
+	@$(PY) -m distriqueue.api.crds
+	@$(PY) -m distriqueue.api.crds --helm charts/distriqueue/templates/crds
+
+.PHONY: bench
+bench: venv ## Jobs per second and latency, beside the raw rate of the same API server
+	@$(PY) -m bench.throughput
+
 .PHONY: unit integration e2e test
 unit: venv ## Tests without I/O
 	@$(PY) -m pytest tests/unit
 integration: venv ## Tests on a real API server and RabbitMQ, as processes
 	@$(PY) -m pytest tests/integration
-e2e: venv ## Tests with pods, on the local cluster
+e2e: venv ## Tests with pods, on the cluster that CLUSTER names; brings it up
 	@$(PY) -m pytest tests/e2e
 test: unit integration e2e ## All tests; sets up what they need

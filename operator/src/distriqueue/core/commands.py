@@ -90,15 +90,7 @@ class StepDown:
     minimum_epoch: int = 0
 
 
-Command = (
-    DeclarePool
-    | PublishTicket
-    | SendToWorker
-    | CallRoll
-    | SendMarker
-    | AckReports
-    | WriteStatus
-    | WriteWorker
-    | DeleteWorker
-    | StepDown
-)
+BrokerCommand = DeclarePool | PublishTicket | SendToWorker | CallRoll | SendMarker | AckReports
+"""What goes to RabbitMQ."""
+
+Command = BrokerCommand | WriteStatus | WriteWorker | DeleteWorker | StepDown

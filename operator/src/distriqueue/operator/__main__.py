@@ -36,7 +36,7 @@ async def _run(settings: OperatorSettings) -> int:
         loop.add_signal_handler(number, program.stop)
     try:
         await program.run()
-    except Exception:
+    except Exception:  # noqa: BLE001 - the last frame of the program: whatever it is goes into the log as JSON
         structlog.get_logger(__name__).exception("the operator ends")
         return 1
     return 0

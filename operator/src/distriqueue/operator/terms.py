@@ -23,6 +23,7 @@ from distriqueue.broker.errors import BrokerError
 from distriqueue.broker.links import LeaderLink
 from distriqueue.core.commands import (
     AckReports,
+    BrokerCommand,
     CallRoll,
     Command,
     DeclarePool,
@@ -190,7 +191,7 @@ class Term:
                 await asyncio.sleep(TICK_SECONDS)
         except (BrokerError, KubeError) as error:
             self._end(TermEnd("BrokerLost" if isinstance(error, BrokerError) else "KubeLost", str(error)))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the term ends and the Lease is released
             self._log.exception("the leader crashed")
             self._end(TermEnd("Crashed", f"{type(error).__name__}: {error}"))
 
@@ -283,6 +284,17 @@ class Term:
                 if self._writers < self._write_concurrency:
                     self._writers += 1
                     self._spawn(self._write_all())
+            case WriteWorker():
+                self._spawn(self._write_worker(command))
+            case DeleteWorker():
+                self._spawn(self._delete_worker(command.name))
+            case StepDown():
+                self._end(TermEnd("SteppedDown", command.reason, command.minimum_epoch))
+            case _:
+                self._tell_broker(command)
+
+    def _tell_broker(self, command: BrokerCommand) -> None:
+        match command:
             case SendToWorker():
                 self._spawn(self._link.send(command.incarnation, command.message))
             case PublishTicket():
@@ -295,12 +307,6 @@ class Term:
                 self._spawn(self._link.call_roll())
             case DeclarePool():
                 self._pools[command.pool] = self._spawn(self._declare(command.pool))
-            case WriteWorker():
-                self._spawn(self._write_worker(command))
-            case DeleteWorker():
-                self._spawn(self._delete_worker(command.name))
-            case StepDown():
-                self._end(TermEnd("SteppedDown", command.reason, command.minimum_epoch))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
