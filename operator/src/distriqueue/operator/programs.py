@@ -79,7 +79,7 @@ class Program:
             self._feed = Feed(client, JOBS, settings.namespaces or None, self._store.deliver)
             feeding = asyncio.create_task(self._feed.run(), name="feed of jobs")
             stack.push_async_callback(_cancel, feeding)
-            observer = Observer(kubeconfig=settings.kubeconfig, namespace=settings.pod_namespace, deliver=self._on_seen)
+            observer = Observer(client.credentials, namespace=settings.pod_namespace, deliver=self._on_seen)
             observer.start()
             stack.push_async_callback(observer.stop)
             elector = Elector(
@@ -191,8 +191,8 @@ class Program:
                 self._ended_pods.popitem(last=False)
             if self._term is not None:
                 self._term.pod_ended(seen.uid)
-        elif seen.type == "DELETED" and self._term is not None:
-            self._term.worker_vanished(seen.object["metadata"]["name"])
+        elif seen.deleted and self._term is not None:
+            self._term.worker_vanished(seen.name)
 
     def _ready(self) -> dict[str, bool]:
         # A standby is ready too: it is warm. Without RabbitMQ nobody leads, but this replica would not be made better
