@@ -11,7 +11,7 @@ from typing import Final, Literal
 import structlog
 from structlog.typing import Processor
 
-NOISY: Final = ("aiormq", "aio_pika", "kopf.activities", "asyncio")
+NOISY: Final = ("aiormq", "aio_pika", "kopf.activities", "kopf.objects", "asyncio")
 """Libraries that say at INFO what we say ourselves."""
 
 
