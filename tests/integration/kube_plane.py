@@ -4,18 +4,21 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import json
 import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
 from distriqueue.kube.client import KubeClient
-from distriqueue.kube.errors import AlreadyExists
+from distriqueue.kube.errors import AlreadyExists, NotFound, Throttled
 from distriqueue.kube.resources import Resource
 from localcluster.control_plane import ControlPlane
 
@@ -88,7 +91,19 @@ async def _prepare(plane: ControlPlane) -> None:
 async def _served(client: KubeClient, crd: dict[str, Any]) -> bool:
     found = await client.request("GET", f"{CRDS}/{crd['metadata']['name']}")
     conditions = found.get("status", {}).get("conditions") or []
-    return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
+    if not any(item["type"] == "Established" and item["status"] == "True" for item in conditions):
+        return False
+    spec = crd["spec"]
+    return await _answers(client, Resource(spec["group"], spec["versions"][0]["name"], spec["names"]["plural"]))
+
+
+async def _answers(client: KubeClient, resource: Resource) -> bool:
+    """For a moment after it is established, and after a start of the API server, a kind is not served yet."""
+    try:
+        await client.request("GET", resource.collection())
+    except (NotFound, Throttled):
+        return False
+    return True
 
 
 @pytest.fixture(scope="session", name="plane")
@@ -106,7 +121,8 @@ async def client_fixture(plane: ControlPlane) -> AsyncIterator[KubeClient]:
 
 @pytest.fixture(name="namespace")
 async def namespace_fixture(client: KubeClient) -> str:
-    """A fresh namespace."""
+    """A fresh namespace, on an API server that has got over what an earlier test did to it."""
+    await until(lambda: _answers(client, TRIES))
     return await new_namespace(client)
 
 
@@ -124,6 +140,16 @@ async def apply_crd(client: KubeClient, manifest: str) -> None:
     with contextlib.suppress(AlreadyExists):
         await client.request("POST", CRDS, body=crd)
     await until(lambda: _served(client, crd))
+
+
+async def compact(plane: ControlPlane, version: int) -> None:
+    """Make etcd forget everything before a version, as it does every few minutes in a real cluster."""
+    port = json.loads((plane.directory / "ports.json").read_text())["etcd"]
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"http://127.0.0.1:{port}/v3/kv/compaction", json={"revision": version}) as answer,
+    ):
+        assert answer.status == HTTPStatus.OK, await answer.text()
 
 
 async def make_try(client: KubeClient, namespace: str, name: str, **payload: Any) -> dict[str, Any]:

@@ -43,11 +43,11 @@ class Relay:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        self.cut()
-        for task in self._tasks:
+        tasks = set(self._tasks)
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
 
     @property
     def port(self) -> int:
@@ -75,6 +75,10 @@ class Relay:
         """Let requests through and drop what comes back."""
         self._swallowing = True
 
+    def answer_again(self) -> None:
+        """Let answers through on connections that are made from now on; the others stay silent."""
+        self._swallowing = False
+
     def cut(self) -> None:
         """Break all connections."""
         for writer in self._writers:
@@ -91,21 +95,53 @@ class Relay:
             await self._swallowed.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.add(writer)
         self._connected.set()
-        upstream_reader, upstream_writer = await asyncio.open_connection(self._host, self._port)
-        self._writers |= {writer, upstream_writer}
-        for source, sink, answers in ((reader, upstream_writer, False), (upstream_reader, writer, True)):
-            task = asyncio.create_task(self._pass_on(source, sink, answers=answers))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        try:
+            with contextlib.suppress(OSError):  # a link that breaks is what this is for
+                upstream_reader, upstream = await asyncio.open_connection(self._host, self._port)
+                self._writers.add(upstream)
+                try:
+                    await self._pass_on_both_ways(reader, writer, upstream_reader, upstream)
+                finally:
+                    self._writers.discard(upstream)
+                    upstream.transport.abort()
+        except asyncio.CancelledError:
+            pass  # the relay ends; asyncio's server would report a cancelled handler as an error
+        finally:
+            self._tasks.discard(task)
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _pass_on_both_ways(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        upstream_reader: asyncio.StreamReader,
+        upstream: asyncio.StreamWriter,
+    ) -> None:
+        ways = [
+            asyncio.create_task(self._pass_on(reader, upstream, answers=False)),
+            asyncio.create_task(self._pass_on(upstream_reader, writer, answers=True)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.wait(ways)
 
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool) -> None:
-        with contextlib.suppress(ConnectionError):
+        silent = False
+        with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 await self._open.wait()
-                if answers and self._swallowing:
+                silent |= answers and self._swallowing
+                if silent:
                     self._swallowed.set()
                     continue
                 sink.write(data)
                 await sink.drain()
-        sink.close()

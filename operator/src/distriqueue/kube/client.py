@@ -90,7 +90,7 @@ class _Body(Payload):
         await self.write_with_length(writer, None)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        if self.sent:
+        if self.sent:  # `_sent_once` keeps aiohttp from trying
             raise ConnectionError("a request that changes something is not sent twice")
         if self._guard is not None and not self._guard():
             self.held_back = True
@@ -305,9 +305,10 @@ class KubeClient:
         body = None if data is None else _Body(data, content_type=headers["Content-Type"], guard=guard)
         if body is None and guard is not None and not guard():
             raise NotLeading(f"{method} {url.path}: not sent, the guard says no")
+        once = None if body is None else (_sent_once,)
         with _translated(f"{method} {url.path}", body=body):
             async with self._session.request(
-                method, url, data=body, headers=headers, timeout=budget, **self._way
+                method, url, data=body, headers=headers, timeout=budget, middlewares=once, **self._way
             ) as answer:
                 content = await answer.read()
                 if answer.status >= _HTTP_ERROR:
@@ -336,6 +337,20 @@ class KubeClient:
             except NoCredentials:
                 return False
         return True
+
+
+class _BrokenOffError(aiohttp.ClientError):
+    """The connection broke under a request that is not to be repeated."""
+
+
+async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Hide from aiohttp the errors for which it repeats a PUT or DELETE on a connection of its own choice."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _BrokenOffError(str(error) or type(error).__name__) from error
 
 
 def _event(line: bytes) -> dict[str, Any]:
