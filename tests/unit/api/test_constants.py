@@ -7,6 +7,7 @@ from distriqueue.api import limits, names
 from distriqueue.api.conditions import AttemptReason, JobReason, WorkerReason
 from distriqueue.api.fences import JOB_FENCE_RULES, Fence, violated_fences
 from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase, Priority
+from distriqueue_worker import results
 
 LIGHT = ["names", "phases", "limits", "conditions", "fences", "raw"]
 
@@ -57,3 +58,19 @@ def test_a_refusal_names_its_fences() -> None:
 
 def test_every_fence_has_its_rule() -> None:
     assert [violated_fences(rule["message"]) for rule in JOB_FENCE_RULES] == [{fence} for fence in Fence]
+
+
+def test_the_worker_keeps_the_limits_and_words_of_the_api() -> None:
+    assert results.RESULT_BYTES == limits.RESULT_LIMIT_BYTES
+    assert results.ERROR_BYTES <= min(limits.ERROR_LIMIT, limits.LOG_TAIL_LIMIT)
+    assert results.REASON_CHARACTERS <= limits.REASON_LIMIT
+    words = {
+        results.INVALID_PAYLOAD,
+        results.RESULT_NOT_JSON,
+        results.RESULT_TOO_LARGE,
+        results.TIMEOUT,
+        results.UNKNOWN_TYPE,
+        results.CANCELLED,
+        results.PROCESS_DIED,
+    }
+    assert words <= set(AttemptReason)

@@ -48,27 +48,31 @@ class JobReason(StrEnum):
 
 
 class AttemptReason(StrEnum):
-    """Reasons of an attempt that did not succeed (`status.attempts[].reason`)."""
+    """Reasons of an attempt that did not succeed (`status.attempts[].reason`).
+
+    Where a handler raised an error, the reason is the name of the error's class instead, such as ValueError.
+    """
 
     HANDLER_ERROR = "HandlerError"
-    """The handler raised an error; `error` has its text."""
-    PERMANENT_ERROR = "PermanentError"
-    """The handler raised an error that it declared permanent; no further attempt follows."""
+    """The handler failed, and its worker gave no reason."""
+    INVALID_PAYLOAD = "InvalidPayload"
+    """The payload is not what the handler wants; no further attempt follows."""
     TIMEOUT = "Timeout"
     """The attempt ran longer than `spec.timeoutSeconds` and was stopped."""
-    NO_HANDLER = "NoHandler"
+    UNKNOWN_TYPE = "UnknownType"
     """The worker that was granted the attempt has no handler for the job's type."""
     RESULT_TOO_LARGE = "ResultTooLarge"
     """The handler returned more bytes of JSON than `limits.RESULT_LIMIT_BYTES`."""
-    RESULT_NOT_JSON = "ResultNotJson"
+    RESULT_NOT_JSON = "ResultNotJSON"
     """The handler returned something that JSON cannot carry."""
+    CANCELLED_BY_HANDLER = "CancelledByHandler"
+    """Something inside an asynchronous handler cancelled it."""
+    PROCESS_DIED = "ProcessDied"
+    """The process of a handler ended without a result."""
     WORKER_LOST = "WorkerLost"
-    """No heartbeat from the worker for 15 s, or its pod ended; outcome Lost."""
+    """No heartbeat from the worker for 15 s, its pod ended, or it no longer has the attempt; outcome Lost."""
     WORKER_STOPPED = "WorkerStopped"
     """The worker shut down and stopped its handlers before this one ended; outcome Lost."""
-    GRANT_LOST = "GrantLost"
-    """The worker lives and no longer has the attempt (it restarted, or the status said Running and nobody answered);
-    outcome Lost."""
 
 
 class WorkerCondition(StrEnum):
