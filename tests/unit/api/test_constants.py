@@ -62,7 +62,7 @@ def test_every_fence_has_its_rule() -> None:
 
 def test_the_worker_keeps_the_limits_and_words_of_the_api() -> None:
     assert results.RESULT_BYTES == limits.RESULT_LIMIT_BYTES
-    assert results.ERROR_BYTES <= min(limits.ERROR_LIMIT, limits.LOG_TAIL_LIMIT)
+    assert min(limits.ERROR_LIMIT, limits.LOG_TAIL_LIMIT) >= results.ERROR_BYTES
     assert results.REASON_CHARACTERS <= limits.REASON_LIMIT
     words = {
         results.INVALID_PAYLOAD,

@@ -206,8 +206,8 @@ class Attempt(Model):
     runs."""
 
     reason: Reason | None = None
-    """Why it did not succeed, as one word: Timeout, InvalidPayload, ResultTooLarge, WorkerLost and others, or the name of
-    the error's class that the handler raised, such as ValueError."""
+    """Why it did not succeed, as one word: Timeout, InvalidPayload, ResultTooLarge, WorkerLost and others, or the name
+    of the error's class that the handler raised, such as ValueError."""
 
     error: ErrorText | None = None
     """The text of the error, at most 4096 characters."""
