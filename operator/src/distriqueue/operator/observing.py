@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import kopf
 
@@ -64,15 +64,17 @@ Deliver = Callable[[PodSeen | WorkerSeen], None]
 class Observer:
     """See the module. `start` it in the main loop, `stop` it there."""
 
-    def __init__(self, credentials: Credentials, *, namespace: str, deliver: Deliver) -> None:
+    def __init__(self, credentials: Credentials, *, identity: str, namespace: str, deliver: Deliver) -> None:
         """Prepare the thread.
 
         Args:
             credentials: Who we are; kopf logs in by the same.
+            identity: By what name kopf knows this process.
             namespace: Where the workers' pods and the DistributedWorkers are.
             deliver: Called in the loop that called `start`.
         """
         self._credentials = credentials
+        self._identity = identity
         self._namespace = namespace
         self._deliver = deliver
         self._loop = asyncio.get_running_loop()
@@ -103,6 +105,8 @@ class Observer:
                         settings=_settings(),
                         namespaces=[self._namespace],
                         standalone=True,
+                        # Kopf would make one up from the user's name, and the user of a container has none.
+                        identity=cast("Any", self._identity),
                         stop_flag=self._stop,
                         ready_flag=self._ready,
                     )

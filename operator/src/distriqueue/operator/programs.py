@@ -79,14 +79,17 @@ class Program:
             self._feed = Feed(client, JOBS, settings.namespaces or None, self._store.deliver)
             feeding = asyncio.create_task(self._feed.run(), name="feed of jobs")
             stack.push_async_callback(_cancel, feeding)
-            observer = Observer(client.credentials, namespace=settings.pod_namespace, deliver=self._on_seen)
+            identity = new_identity(settings.pod_name)
+            observer = Observer(
+                client.credentials, identity=identity, namespace=settings.pod_namespace, deliver=self._on_seen
+            )
             observer.start()
             stack.push_async_callback(observer.stop)
             elector = Elector(
                 lease_client,
                 settings.pod_namespace,
                 settings.lease_name,
-                new_identity(settings.pod_name),
+                identity,
                 Durations(
                     lease=settings.lease_duration_seconds,
                     renew=settings.lease_renew_deadline_seconds,
