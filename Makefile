@@ -64,7 +64,7 @@ format: venv ## Let ruff format and fix
 
 .PHONY: crds
 crds: venv ## Generate crds/ and the chart's copies from the models
-	@$(PY) -m distriqueue.api.crds
+
 	@$(PY) -m distriqueue.api.crds --helm charts/distriqueue/templates/crds
 
 .PHONY: bench

@@ -28,7 +28,6 @@ from localcluster.programs import Programs
 from localcluster.rabbitmq import Broker
 from localcluster.resources import install_definitions, make_namespace
 
-
 RAW, JOBS_NAMESPACE = "raw", "bench"
 
 
