@@ -10,7 +10,8 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -146,3 +147,17 @@ def selected(selector: Labels, items: Iterable[Manifest]) -> list[Manifest]:
 def secret_texts(secret: Manifest) -> dict[str, str]:
     """Return the decoded data of a Secret."""
     return {key: base64.b64decode(text).decode() for key, text in secret["data"].items()}
+
+
+def eventually(check: Callable[[], object], *, ignoring: type[Exception] | None = None, seconds: float = 30) -> None:
+    """Wait until `check` returns something true; errors of the kind `ignoring` count as not yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if check():
+                return
+        except Exception as error:
+            if ignoring is None or not isinstance(error, ignoring) or time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)

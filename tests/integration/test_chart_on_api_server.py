@@ -9,8 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from tests.integration.chart_rendering import (
     VALUES_FILES,
     HelmError,
     Manifest,
+    eventually,
     helm,
     secret_texts,
     template_file,
@@ -437,17 +437,3 @@ def _inventory(cluster: Cluster) -> set[tuple[str, str]]:
     items = cluster.get(f"{kinds},{more}", f"--namespace={NAMESPACE}")["items"]
     items += cluster.get(f"{wide},validatingadmissionpolicybindings")["items"]
     return {(item["kind"], item["metadata"]["name"]) for item in items}
-
-
-def eventually(check: Callable[[], object], *, ignoring: type[Exception] | None = None, seconds: float = 30) -> None:
-    """Wait until `check` returns something true; errors of the kind `ignoring` count as not yet."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if check():
-                return
-        except Exception as error:
-            if ignoring is None or not isinstance(error, ignoring) or time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
