@@ -7,13 +7,9 @@ it directly. Their values are the enums of the schema; a value that is not here 
 from enum import StrEnum
 from typing import Final
 
+from distriqueue_protocol.names import Priority
 
-class Priority(StrEnum):
-    """Which queue of its pool a job waits in; a higher one is served before a lower one."""
-
-    HIGH = "High"
-    MEDIUM = "Medium"
-    LOW = "Low"
+__all__ = ["FINAL_JOB_PHASES", "AttemptOutcome", "JobPhase", "Priority", "WorkerPhase"]
 
 
 class JobPhase(StrEnum):
