@@ -29,10 +29,12 @@ def programs_fixture(broker: Broker, tmp_path: Path) -> Iterator[Programs]:
 
 @asynccontextmanager
 async def working(
-    broker: Broker, programs: Programs, *, pool: str, **settings: str
+    broker: Broker, programs: Programs, *, pool: str, concurrency: int = 4, tasks: str = "", **settings: str
 ) -> AsyncIterator[tuple[ScriptedLeader, Program]]:
     async with ScriptedLeader.leading(broker.url, pool=pool) as leader:
-        worker = await asyncio.to_thread(programs.worker, WORKER_POOL=pool, **settings)
+        worker = await asyncio.to_thread(
+            programs.worker, concurrency=concurrency, tasks=tasks, WORKER_POOL=pool, **settings
+        )
         await leader.registered()
         yield leader, worker
 

@@ -13,21 +13,19 @@ import os
 import signal
 import sys
 import threading
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from distriqueue_worker.commands import Result
-from distriqueue_worker.logs import LINE_CHARACTERS, SCOPE
+from distriqueue_worker.logs import SCOPE, Scope
 from distriqueue_worker.processes import Assignment, Verdict
 from distriqueue_worker.results import CANCELLED, PROCESS_DIED, failure, succeeded
 from distriqueue_worker.tasks import Task, TaskContext
 
 INSIST_SECONDS: Final = 0.5
 """An async handler that survived its cancellation is cancelled again after so long."""
-PIPE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class LoopBody:
         self._ended = ended
         self._stopping = False
         self._task = self._loop.create_task(work, context=context)
-        self._task.add_done_callback(self._done, context=context)
+        self._task.add_done_callback(self._done)
 
     def stop(self) -> None:
         """Cancel the task, again and again until it gives in."""
@@ -91,7 +89,6 @@ class ThreadBody:
         self._loop = asyncio.get_running_loop()
         self._asked = asked
         self._ended = ended
-        self._context = context
         # A daemon: a process that must end does not wait for it.
         threading.Thread(target=context.run, args=(self._run, work), name="handler", daemon=True).start()
 
@@ -110,22 +107,25 @@ class ThreadBody:
         if self._asked.is_set():
             ending = STOPPED
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._ended, ending, context=self._context)
+            self._loop.call_soon_threadsafe(self._ended, ending)
 
 
-class ProcessBody:
+class ProcessBody(asyncio.SubprocessProtocol):
     """A handler in a process of its own, the leader of its own process group, which can be killed."""
 
     def __init__(
-        self, task: Task, payload: dict[str, Any], context: TaskContext, *, inner: Context, until: float, ended: Ended
+        self, task: Task, payload: dict[str, Any], context: TaskContext, *, scope: Scope, until: float, ended: Ended
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._assignment = Assignment.of(task, payload, context, until=until)
+        self._scope = scope
         self._ended = ended
-        self._inner = inner
-        self._process: Process | None = None
-        self._stopping = False
-        self._task = asyncio.get_running_loop().create_task(self._run(), context=inner)
-        self._task.add_done_callback(self._done, context=inner)
+        self._answer = bytearray()
+        self._open_pipes = {1, 2}
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._exited = self._stopping = self._over = False
+        self._patience: asyncio.TimerHandle | None = None
+        self._starting = self._loop.create_task(self._start())
 
     def stop(self) -> None:
         """Kill the process and all that it started."""
@@ -134,56 +134,75 @@ class ProcessBody:
 
     def renew(self, until: float) -> None:
         """Tell the process, which ends itself when it hears nothing in time: its parent may be frozen."""
-        if self._process is not None and self._process.stdin is not None and not self._process.stdin.is_closing():
-            self._process.stdin.write(f"{until}\n".encode())
+        if self._transport is not None and not self._exited:
+            self._tell(f"{until}\n".encode())
 
-    async def _run(self) -> Ending:
+    async def _start(self) -> None:
         command = (sys.executable, "-m", "distriqueue_worker.processes")
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, limit=PIPE_BYTES
-        )
-        self._process = process
-        assert process.stdin is not None  # noqa: S101 - all three are pipes
-        assert process.stdout is not None  # noqa: S101
-        assert process.stderr is not None  # noqa: S101
         try:
-            if self._stopping:
-                self._kill()
-            process.stdin.write(self._assignment.encode())
-            logged = asyncio.ensure_future(_relay(process.stderr))
-            answered = asyncio.ensure_future(process.stdout.read())
-            code = await process.wait()
-            self._kill()  # what the handler has started must not outlive it
-            self._process = None
-            # Somebody who left the process group may hold the pipes open for ever.
-            await asyncio.wait({logged, answered}, timeout=INSIST_SECONDS)
-            answer = answered.result() if answered.done() else b""
-            logged.cancel()
-            answered.cancel()
-        finally:
-            process.stdin.close()
-        if not answer:
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            return Ending(failure(PROCESS_DIED, f"the process of the handler ended without a result, by {how}"))
-        return Ending(Verdict.decode(answer).result())
+            await self._loop.subprocess_exec(lambda: self, *command, start_new_session=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the handler has not begun
+            self._over = True
+            self._ended(Ending(error=error))
+            return
+        if self._stopping:
+            self._kill()
+        else:
+            self._tell(self._assignment.encode())
+
+    def _tell(self, data: bytes) -> None:
+        pipe = self._transport.get_pipe_transport(0) if self._transport is not None else None
+        if isinstance(pipe, asyncio.WriteTransport) and not pipe.is_closing():
+            pipe.write(data)
 
     def _kill(self) -> None:
-        if self._process is not None:
+        if self._transport is not None and not self._over:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self._transport.get_pid(), signal.SIGKILL)
 
-    def _done(self, task: asyncio.Task[Ending]) -> None:
-        if self._stopping or task.cancelled():
-            self._ended(STOPPED)
-        elif (error := task.exception()) is not None:
-            self._ended(Ending(error=error))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The process was started."""
+        assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101 - that is what subprocess_exec makes
+        self._transport = transport
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """The process said something: its verdict, or what the handler printed and logged."""
+        if fd == 1:
+            self._answer += data
         else:
-            self._ended(task.result())
+            copied = copy_context()
+            copied.run(SCOPE.set, self._scope)
+            copied.run(self._scope.output, data.decode(errors="replace"))
 
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """The process will say no more there."""
+        del exc
+        self._open_pipes.discard(fd)
+        if self._exited and not self._open_pipes:
+            self._finish()
 
-async def _relay(stream: asyncio.StreamReader) -> None:
-    """Log what the process wrote to its standard error, as what the handler printed."""
-    scope = SCOPE.get()
-    while chunk := await stream.read(LINE_CHARACTERS):
-        if scope is not None:
-            scope.output(chunk.decode(errors="replace"))
+    def process_exited(self) -> None:
+        """The process is gone; what it has started must not outlive it."""
+        self._exited = True
+        self._kill()
+        if self._open_pipes:
+            # Somebody who left the process group may hold the pipes open for ever.
+            self._patience = self._loop.call_later(INSIST_SECONDS, self._finish)
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._over or self._transport is None:
+            return
+        self._over = True
+        if self._patience is not None:
+            self._patience.cancel()
+        code = self._transport.get_returncode() or 0
+        self._transport.close()
+        if self._stopping:
+            self._ended(STOPPED)
+        elif (verdict := Verdict.decode(bytes(self._answer))) is not None:
+            self._ended(Ending(verdict.result()))
+        else:
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            self._ended(Ending(failure(PROCESS_DIED, f"the process of the handler ended without a result, by {how}")))

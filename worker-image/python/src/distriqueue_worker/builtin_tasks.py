@@ -102,9 +102,10 @@ async def fail(payload: Fail, context: TaskContext) -> None:
 def _power(base: float, exponent: float) -> float:
     if abs(exponent) > EXPONENT_MOST:
         raise PermanentError(f"an exponent must lie between -{EXPONENT_MOST:.0f} and {EXPONENT_MOST:.0f}")
-    if base < 0 and not exponent.is_integer():
-        raise PermanentError("a negative number has no real power with a fraction")
-    return math.pow(base, exponent)
+    try:
+        return math.pow(base, exponent)
+    except ValueError as error:
+        raise PermanentError(f"{base:g} to the power of {exponent:g} has no real value") from error
 
 
 _OPERATIONS: Final[dict[str, Callable[[list[float]], float]]] = {

@@ -19,5 +19,4 @@ def monotonic() -> float:
 
 def utc_text(moment: datetime | None = None) -> str:
     """A time (now, if none is given) as reports carry it: RFC 3339, UTC, microseconds, `Z`."""
-    moment = moment or datetime.now(UTC)
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (moment or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

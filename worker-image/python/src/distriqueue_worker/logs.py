@@ -8,6 +8,7 @@ the broker's URL are not let through below CRITICAL. Never raises into a handler
 
 import contextlib
 import io
+import json
 import logging
 import sys
 from collections import deque
@@ -210,4 +211,7 @@ def _keep_tail(_logger: WrappedLogger, _name: str, record: EventDict) -> EventDi
 
 
 def _dump_text(record: EventDict, **_options: Any) -> str:
-    return orjson.dumps(record, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(record, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # text that UTF-8 cannot hold
+        return json.dumps(record, default=repr)

@@ -72,13 +72,12 @@ class Verdict:
     fields: dict[str, Any]
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Read it.
-
-        Raises:
-            ValueError: It is none.
-        """
-        return cls(json.loads(data))
+    def decode(cls, data: bytes) -> Self | None:
+        """Read it; None when the process ended before it had said all of it."""
+        try:
+            return cls(json.loads(data))
+        except ValueError:
+            return None
 
     def encode(self) -> bytes:
         """JSON."""

@@ -17,6 +17,7 @@ from distriqueue_worker.tasks import PermanentError
 
 RESULT_BYTES: Final = 64 * 1024
 """A result is part of the resource's status; larger ones belong into a store, and their address into the result."""
+ROOM_LEVELS: Final = 8
 ERROR_BYTES: Final = 4096
 REASON_CHARACTERS: Final = 64
 
@@ -72,9 +73,18 @@ def succeeded(value: object) -> Result:
                 "return where it is",
                 permanent=True,
             )
-        return Result(Outcome.SUCCEEDED, value=_JSON.validate_json(text))
+        return Result(Outcome.SUCCEEDED, value=_read(text))
     except Exception as error:  # noqa: BLE001 - a value of the author's, whose methods may raise anything
         return failure(RESULT_NOT_JSON, f"what the handler returned is not JSON: {error}", permanent=True)
+
+
+def _read(text: bytes) -> JsonValue:
+    # Readers refuse what is nested deeper than 200 levels; some of them are taken by the messages around it.
+    value = _JSON.validate_json(b"[" * ROOM_LEVELS + text + b"]" * ROOM_LEVELS)
+    for _ in range(ROOM_LEVELS):
+        assert isinstance(value, list)  # noqa: S101 - the brackets from above
+        value = value[0]
+    return value
 
 
 def raised(error: BaseException, log_tail: str = "") -> Result:

@@ -117,14 +117,15 @@ class Runtime:
             deadline=None if timeout is None else begin + timedelta(seconds=timeout),
             log=logging.getLogger(f"distriqueue.task.{task.name}"),
         )
-        inner = copy_context()
-        inner.run(SCOPE.set, attempt.scope)
 
         def ended(ending: Ending) -> None:
             self._end(attempt, ending)
 
         if task.isolation == "process":
-            return ProcessBody(task, ticket.payload, context, inner=inner, until=self._lives_until(), ended=ended)
+            until = self._lives_until()
+            return ProcessBody(task, ticket.payload, context, scope=attempt.scope, until=until, ended=ended)
+        inner = copy_context()
+        inner.run(SCOPE.set, attempt.scope)
         if task.isolation == "thread":
             return ThreadBody(
                 lambda: task.function(read_payload(reader, ticket.payload), context), inner, context.cancelled, ended
@@ -144,7 +145,10 @@ class Runtime:
         del self._attempts[attempt.grant]
         if attempt.timer is not None:
             attempt.timer.cancel()
-        result = self._result(attempt, ending)
+        try:
+            result = self._result(attempt, ending)
+        except Exception as error:  # noqa: BLE001 - a handler that cannot be described has ended all the same
+            result = raised(error)
         took = monotonic() - attempt.started
         outcome = "Stopped" if result is None else str(result.outcome)
         self._metrics.jobs.labels(attempt.label, outcome).inc()

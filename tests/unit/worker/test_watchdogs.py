@@ -1,0 +1,57 @@
+"""The watchdog in a thread of its own."""
+
+import subprocess
+import sys
+
+from distriqueue_worker.commands import EXIT_FENCED
+from distriqueue_worker.watchdogs import OVERDUE_SECONDS, Watchdog
+
+LEASE = 100.0
+
+
+def looks(*times: float, since: float | None = LEASE) -> int:
+    """How often it would have ended the process."""
+    ends: list[None] = []
+    watchdog = Watchdog(lambda: since, end=lambda: ends.append(None))
+    for time in times:
+        watchdog.look(time)
+    return len(ends)
+
+
+def test_it_ends_the_process_at_the_second_look_that_finds_the_lease_overdue() -> None:
+    assert looks(LEASE + OVERDUE_SECONDS - 0.01, LEASE + OVERDUE_SECONDS - 0.005) == 0
+    assert looks(LEASE + OVERDUE_SECONDS) == 0
+    assert looks(LEASE + OVERDUE_SECONDS, LEASE + OVERDUE_SECONDS + 0.25) == 1
+
+
+def test_a_loop_that_wakes_and_stops_its_handlers_is_left_alone() -> None:
+    since: list[float | None] = [LEASE]
+    ends: list[None] = []
+    watchdog = Watchdog(lambda: since[0], end=lambda: ends.append(None))
+    watchdog.look(LEASE + 60)
+    since[0] = None
+    watchdog.look(LEASE + 60.25)
+    since[0] = LEASE + 61
+    watchdog.look(LEASE + 60.5)
+    assert ends == []
+
+
+def test_without_handlers_it_does_nothing() -> None:
+    assert looks(LEASE + 100, LEASE + 200, since=None) == 0
+
+
+PROGRAM = """
+
+from distriqueue_worker.clocks import monotonic
+from distriqueue_worker.watchdogs import OVERDUE_SECONDS, Watchdog
+begin = monotonic() - OVERDUE_SECONDS
+with Watchdog(lambda: begin):
+    while True:
+        sum(range(10_000))  # a loop that never looks at anything
+"""
+
+
+def test_a_blocked_process_really_ends() -> None:
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, timeout=60, check=False)
+    assert ended.returncode == EXIT_FENCED
+    assert b"the lease is over" in ended.stderr
