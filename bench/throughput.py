@@ -72,23 +72,31 @@ class Bench:
         done = asyncio.Event()
         watching = asyncio.Event()
 
+        def see(item: dict[str, Any]) -> None:
+            name = item["metadata"]["name"]
+            if name.startswith(prefix):
+                seen[name] = time.perf_counter()
+                self._final_status = item["status"]
+                if len(seen) == count:
+                    done.set()
+
         async def watch() -> None:
-            version = (await self._client.request("GET", JOBS.collection(JOBS_NAMESPACE), params={"limit": "1"}))[
-                "metadata"
-            ]["resourceVersion"]
-            watching.set()
-            # Metadata alone would not show the phase; the selector lets the API server drop what is not final.
-            params = {"resourceVersion": version, "fieldSelector": "status.phase=Succeeded"}
-            stream = self._client.stream(JOBS.collection(JOBS_NAMESPACE), params, inactivity=120)
-            async with aclosing(stream) as events:
-                async for event in events:
-                    name = event["object"]["metadata"]["name"]
-                    if name.startswith(prefix):
-                        seen[name] = time.perf_counter()
-                        self._final_status = event["object"]["status"]
-                    if len(seen) == count:
-                        done.set()
-                        return
+            # The API server ends watches when it likes, for one after a change of the definition: list and go on.
+            while not done.is_set():
+                final = {"fieldSelector": "status.phase=Succeeded"}
+                page = await self._client.request("GET", JOBS.collection(JOBS_NAMESPACE), params=final)
+                for item in page["items"]:
+                    if item["metadata"]["name"] not in seen:
+                        see(item)
+                params = final | {"resourceVersion": page["metadata"]["resourceVersion"]}
+                watching.set()
+                stream = self._client.stream(JOBS.collection(JOBS_NAMESPACE), params, inactivity=120)
+                async with aclosing(stream) as events:
+                    async for event in events:
+                        if event["type"] == "ADDED":
+                            see(event["object"])
+                        if done.is_set():
+                            return
 
         async def create(number: int) -> None:
             name = f"{prefix}{number}"
