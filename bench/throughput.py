@@ -29,6 +29,7 @@ from localcluster.rabbitmq import Broker
 from localcluster.resources import install_definitions, make_namespace
 
 RAW, JOBS_NAMESPACE = "raw", "bench"
+PATIENCE_SECONDS = 600
 
 
 def manifest(namespace: str, name: str) -> dict[str, Any]:
@@ -39,6 +40,40 @@ def manifest(namespace: str, name: str) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"type": "noop", "payload": {"sleepSeconds": 0, "customer": "c-0042"}},
     }
+
+
+class FinishLine:
+    """Sees jobs reach Succeeded, and when."""
+
+    def __init__(self, client: KubeClient, *, prefix: str, count: int) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._count = count
+        self.ready = asyncio.Event()
+        self.seen: dict[str, float] = {}
+        self.last_status: dict[str, Any] = {}
+
+    async def watch(self) -> None:
+        """Return when all of them are there. The API server ends watches when it likes: list, and go on."""
+        final = {"fieldSelector": "status.phase=Succeeded"}
+        path = JOBS.collection(JOBS_NAMESPACE)
+        while len(self.seen) < self._count:
+            page = await self._client.request("GET", path, params=final)
+            for item in page["items"]:
+                self._see(item)
+            self.ready.set()
+            params = final | {"resourceVersion": page["metadata"]["resourceVersion"]}
+            async with aclosing(self._client.stream(path, params, inactivity=120)) as events:
+                async for event in events:
+                    self._see(event["object"])
+                    if len(self.seen) == self._count:
+                        return
+
+    def _see(self, item: dict[str, Any]) -> None:
+        name = item["metadata"]["name"]
+        if name.startswith(self._prefix) and name not in self.seen:
+            self.seen[name] = time.perf_counter()
+            self.last_status = item["status"]
 
 
 class Bench:
@@ -68,49 +103,21 @@ class Bench:
         self._round += 1
         prefix = f"job-{self._round}-"
         created: dict[str, float] = {}
-        seen: dict[str, float] = {}
-        done = asyncio.Event()
-        watching = asyncio.Event()
-
-        def see(item: dict[str, Any]) -> None:
-            name = item["metadata"]["name"]
-            if name.startswith(prefix):
-                seen[name] = time.perf_counter()
-                self._final_status = item["status"]
-                if len(seen) == count:
-                    done.set()
-
-        async def watch() -> None:
-            # The API server ends watches when it likes, for one after a change of the definition: list and go on.
-            while not done.is_set():
-                final = {"fieldSelector": "status.phase=Succeeded"}
-                page = await self._client.request("GET", JOBS.collection(JOBS_NAMESPACE), params=final)
-                for item in page["items"]:
-                    if item["metadata"]["name"] not in seen:
-                        see(item)
-                params = final | {"resourceVersion": page["metadata"]["resourceVersion"]}
-                watching.set()
-                stream = self._client.stream(JOBS.collection(JOBS_NAMESPACE), params, inactivity=120)
-                async with aclosing(stream) as events:
-                    async for event in events:
-                        if event["type"] == "ADDED":
-                            see(event["object"])
-                        if done.is_set():
-                            return
+        finish = FinishLine(self._client, prefix=prefix, count=count)
+        watching = asyncio.create_task(finish.watch())
+        await finish.ready.wait()
 
         async def create(number: int) -> None:
             name = f"{prefix}{number}"
             created[name] = time.perf_counter()
             await self._client.request("POST", JOBS.collection(JOBS_NAMESPACE), body=manifest(JOBS_NAMESPACE, name))
 
-        watcher = asyncio.create_task(watch())
-        await watching.wait()
         began = time.perf_counter()
         await many(count, create)
-        async with asyncio.timeout(600):
-            await done.wait()
-        await watcher
-        return count / (max(seen.values()) - began), [seen[name] - created[name] for name in seen]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await watching
+        self._final_status = finish.last_status
+        return count / (max(finish.seen.values()) - began), [finish.seen[name] - created[name] for name in created]
 
     async def idle(self, count: int) -> tuple[list[float], list[float]]:
         """One job at a time; returns seconds from create to the handler's start, and to Succeeded."""
