@@ -5,6 +5,8 @@ first needs what is there, the last begins anew.
 """
 
 import json
+import secrets
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -32,13 +34,24 @@ class Release:
         self.kubectl("create", "namespace", NAMESPACE, ignore="AlreadyExists")
         restricted = "pod-security.kubernetes.io/enforce=restricted"
         self.kubectl("label", "namespace", NAMESPACE, restricted, "--overwrite")
-        self.install()
+        install(self.cluster)
+        self._values = self.helm("get", "values", RELEASE, "--output=json")
+
+    def helm(self, *arguments: str) -> str:
+        return helm(self.cluster.kubeconfig(), *arguments, f"--namespace={NAMESPACE}")
 
     def install(self, *more: str) -> None:
-        install(self.cluster, more=more)
+        """Install or upgrade with the values of the first time and more: no image is built anew meanwhile."""
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as values:
+            values.write(self._values)
+            values.flush()
+            self.helm(
+                *("upgrade", "--install", RELEASE, str(CHART), f"--values={values.name}", "--wait", "--timeout=5m"),
+                *more,
+            )
 
     def uninstall(self) -> None:
-        helm(self.cluster.kubeconfig(), "uninstall", RELEASE, f"--namespace={NAMESPACE}", "--wait", "--timeout=3m")
+        self.helm("uninstall", RELEASE, "--wait", "--timeout=3m")
 
     def kubectl(self, *arguments: str, stdin: str | None = None, ignore: str = "") -> str:
         try:
@@ -80,7 +93,7 @@ def release() -> Iterator[Release]:
 
 
 def test_helm_test_runs_a_job_and_leaves_nothing(release: Release) -> None:
-    said = helm(release.cluster.kubeconfig(), "test", RELEASE, f"--namespace={NAMESPACE}", "--hide-notes")
+    said = release.helm("test", RELEASE, "--hide-notes")
     assert said.count("Phase:          Succeeded") == 4
     left = release.get("pods,serviceaccounts,roles,rolebindings,djobs")["items"]
     assert not [item for item in left if item["metadata"]["name"].startswith((f"{RELEASE}-test", "smoke-"))]
@@ -92,11 +105,8 @@ def test_helm_test_runs_a_job_and_leaves_nothing(release: Release) -> None:
 @pytest.fixture(scope="module")
 def monitors(release: Release) -> Rendered:
     """What the release would have if its monitors were switched on: the cluster lacks their definitions."""
-    text = helm(
-        release.cluster.kubeconfig(),
-        *("template", RELEASE, str(CHART), f"--namespace={NAMESPACE}", f"--kube-version={KUBERNETES_VERSION}"),
-        *("--set=metrics.serviceMonitor.enabled=true", "--set=metrics.podMonitor.enabled=true"),
-    )
+    switches = ("--set=metrics.serviceMonitor.enabled=true", "--set=metrics.podMonitor.enabled=true")
+    text = release.helm("template", RELEASE, str(CHART), f"--kube-version={KUBERNETES_VERSION}", *switches)
     return Rendered(parse(text))
 
 
@@ -163,12 +173,13 @@ def test_an_upgrade_that_changes_no_pod_leaves_the_leader_alone(release: Release
     release.install()
 
 
-def test_an_upgrade_that_changes_all_pods_loses_no_job(release: Release) -> None:
+def test_an_upgrade_that_changes_all_pods_and_passwords_loses_no_job(release: Release) -> None:
     before = {part: release.pod_ids(part) for part in ("operator", "worker", "rabbitmq")}
     names = [f"upgraded-{number}" for number in range(20)]
     for name in names:
         release.submit(name, type="nap", payload={"sleepSeconds": 2})
-    release.install("--set-string=commonLabels.round=three")
+    new = [f"--set-string=rabbitmq.auth.{user}Password={secrets.token_hex(8)}" for user in ("operator", "worker")]
+    release.install("--set-string=commonLabels.round=three", *new)
     after = {part: release.pod_ids(part) for part in before}
     assert all(before[part].isdisjoint(after[part]) for part in before)
     release.wait_complete(*names)
