@@ -105,15 +105,6 @@ def crash(_payload: dict[str, Any], context: TaskContext) -> None:
     os._exit(CRASHED)
 
 
-@task("crash.worker")
-async def crash_worker(payload: dict[str, Any], context: TaskContext) -> int:
-    """End the whole worker, in the first `failures` attempts."""
-    with _recorded(context):
-        if context.attempt <= payload["failures"]:
-            os._exit(CRASHED)
-        return context.attempt
-
-
 @task("big")
 async def big(payload: dict[str, Any], context: TaskContext) -> str:
     """Return a text of so many `characters`."""

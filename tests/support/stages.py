@@ -14,6 +14,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from distriqueue.kube.client import KubeClient
 from localcluster.control_plane import ControlPlane
 from localcluster.programs import Program, Programs
 from localcluster.rabbitmq import Broker
@@ -23,6 +24,9 @@ from tests.support.records import Records
 
 VIRTUAL_HOSTS_AT_A_TIME = 8
 TASKS = "tests.support.recording_tasks"
+
+CALM = {"LEASE_DURATION_SECONDS": "40", "LEASE_RENEW_DEADLINE_SECONDS": "30"}
+"""For stages whose tests are not about leaders: a busy machine should not bring them a new one."""
 
 _MAKE_VIRTUAL_HOSTS = """
 lists:foreach(fun(Number) ->
@@ -99,6 +103,10 @@ class Stage:
                 if operator.process.alive() and operator.metric("distriqueue_leader") == 1:
                     return operator
         return None
+
+    async def client(self) -> KubeClient:
+        """Connect as an administrator, for a test that has no fixture for it."""
+        return await KubeClient.connect(self.plane.kubeconfig, user_agent="distriqueue-tests")
 
     def kubectl(self, *arguments: str, stdin: str | None = None, **options: Any) -> str:
         """Run kubectl in the namespace."""
