@@ -45,7 +45,7 @@ class Slot:
     Attributes:
         grant: The fencing token; reports are judged by it.
         claim: The claim that it answered; 0 when it was adopted at a takeover.
-        incarnation: Who holds it.
+        incarnation: Whose session lists it; empty when it was adopted from a report of somebody unknown.
         worker: The name of that worker.
         attempt: The number that the attempt has in the history.
         granted_at: When, by the wall clock.

@@ -324,6 +324,7 @@ class Leader:
             self._outbox.stop(slot.incarnation, slot.grant, why)
 
     def _detach(self, job: Job, slot: Slot) -> None:
+        """The session that holds a slot holds it no longer."""
         session = self.roster.sessions.get(slot.incarnation)
         if session is not None and session.slots.get(job.uid) is slot:
             del session.slots[job.uid]
@@ -342,7 +343,7 @@ class Leader:
         if message.heartbeat is not None:
             self._compare(session, message.heartbeat.grants, message.heartbeat.reports, now)
             if message.heartbeat.leaving:
-                session.ended = "Left"
+                self.roster.end(session, "Left")
             self._introduce(session, now)
             self._answer_claims(session, now)
             self._take_over(now)
@@ -356,12 +357,7 @@ class Leader:
             return
         if self.backlog.is_new_pool(registration.pool):
             self._add_pool(registration.pool)
-        if not session.record and not self._records.introduce(session):
-            for other in self.roster.sessions.values():
-                replaced = other.incarnation == registration.supersedes
-                same_pod = bool(registration.pod_uid) and other.pod_uid == registration.pod_uid
-                if other is not session and (replaced or same_pod) and other.ended is None:
-                    other.ended = "Replaced"
+        if not session.record and not self._records.introduce(session, mono=now.mono):
             self._suspect(now)
             return
         self._records.update(session, now=now)
@@ -392,6 +388,11 @@ class Leader:
         slot = job.slot if job is not None else None
         if slot is not None and slot.grant == held.grant:
             slot.start_time = held.start_time or slot.start_time
+            if job is not None and slot.incarnation != session.incarnation:
+                # A process that lost its lease keeps its reports: the incarnation that lists one now answers for it.
+                self._detach(job, slot)
+                slot.incarnation = session.incarnation
+                session.slots[job.uid] = slot
             return
         over = job is None or job.stage is Stage.FINAL or held.grant <= job.last_grant
         if over or (slot is not None and slot.grant > held.grant):
@@ -480,8 +481,8 @@ class Leader:
     def on_pod_ended(self, pod_uid: str, now: Now) -> None:
         """The kubelet says that the containers of a pod have ended."""
         for session in self.roster.sessions.values():
-            if session.pod_uid == pod_uid and session.ended is None:
-                session.ended = "PodGone"
+            if session.pod_uid == pod_uid:
+                self.roster.end(session, "PodGone")
         self._suspect(now)
 
     def on_worker_written(self, name: str, now: Now) -> None:
@@ -514,7 +515,7 @@ class Leader:
             self._observer.incarnation_lost(reason)
             self._records.offline(session, reason=reason, now=now)
             for uid, slot in session.slots.items():
-                job = self._jobs[uid]
+                job = self._jobs[uid]  # a slot is with its session exactly as long as it is with its job
                 if reason == "Left" and slot.grant not in session.listed and slot.report is None:
                     # It left before the grant reached it: by its own word, nothing was started.
                     job.slot = None
@@ -551,7 +552,6 @@ class Leader:
             return
         if slot is None or slot.grant != report.grant:
             slot = self._adopt(job, session, report.grant, attempt=report.attempt, claim=0, now=now)
-        slot.incarnation = report.incarnation
         slot.report = report
         slot.tags.append(tag)
         self._advance(job, now)
@@ -799,8 +799,11 @@ class Leader:
         for job in self.backlog.long_out(mono=now.mono, age=settings.queued_after):
             if job.write is None and job.phase != JobPhase.QUEUED and len(self._writes) < settings.quiet_writes:
                 self._write(job, WriteKind.QUEUED, statuses.queued(job, epoch=self.epoch, now=now))
+        room: set[str] | None = None
         for job in self.backlog.unanswered(mono=now.mono, age=settings.resend_after):
-            if self.roster.free_slots(job.pool) > 0:
+            if room is None:
+                room = self.roster.pools_with_room()
+            if job.pool in room:
                 self._observer.ticket_published(again=True)
                 self.backlog.wait(job)
 

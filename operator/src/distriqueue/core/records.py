@@ -21,6 +21,8 @@ from distriqueue.core.times import Now, microtime
 INTERVAL_SECONDS: Final = 5.0
 KEEP_OFFLINE_SECONDS: Final = 600.0
 RETRY_SECONDS: Final = 1.0
+PATIENCE_SECONDS: Final = 20.0
+"""How long a worker waits for the name of another in its pod: the other is lost by then, if it is."""
 _NOT_A_NAME = re.compile(r"[^a-z0-9.-]+")
 _REASONS = {
     "HeartbeatMissed": (WorkerReason.HEARTBEAT_MISSED, "nothing was heard of it for 15 s"),
@@ -86,11 +88,12 @@ class Records:
             return None
         return record
 
-    def introduce(self, session: Session) -> bool:
+    def introduce(self, session: Session, *, mono: float) -> bool:
         """Find the resource for a session.
 
         Returns:
-            False while its name belongs to an earlier incarnation of the same pod, whose loss is being proven.
+            False while its name belongs to another incarnation of the same process or pod, which is probably over. One
+            that is still there after `PATIENCE_SECONDS` is a worker beside it, and this one gets a name of its own.
         """
         registration = session.registration
         if registration is None:
@@ -99,9 +102,11 @@ class Records:
         record = self._records.get(name)
         if record is not None and record.offline_at is None and record.incarnation != session.incarnation:
             known = record.status.get("podUID", "")
-            if registration.supersedes == record.incarnation or (known and known == registration.pod_uid):
+            replaced = registration.supersedes == record.incarnation
+            same_pod = bool(known) and known == registration.pod_uid and mono - session.since < PATIENCE_SECONDS
+            if replaced or same_pod:
                 return False
-            name = resource_name(f"{registration.worker[:230]}-{session.incarnation[:12]}")
+            name = resource_name(f"{registration.worker[:180]}-{session.incarnation}")
             record = self._records.get(name)
         if record is None:
             record = Record(name=name, incarnation=session.incarnation, status={})

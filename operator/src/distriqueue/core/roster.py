@@ -3,7 +3,9 @@
 Guarantees: messages of one incarnation are taken in the order of their numbers; an incarnation is called lost only
 after 15 s without a word (or the kubelet's word that its containers ended) *and* after a marker, sent after that, has
 come back through the inbox and through the report queue with every report before it judged, written and acknowledged.
-So neither the leader's own lag nor a report still under way counts as somebody's death.
+So neither the leader's own lag nor a report still under way counts as somebody's death. Old messages do arrive late: of
+an incarnation that is over by its own word or the kubelet's nothing is heard any more. Only the process itself can say
+that it ended an incarnation (`supersedes`); that two were in one pod proves nothing about either.
 """
 
 from collections.abc import Iterator
@@ -17,14 +19,22 @@ from distriqueue_protocol.names import WORKER_LOST_SECONDS
 
 PROOF_PATIENCE_SECONDS: Final = 10.0
 """A marker that is not back by then is sent again."""
+BURIED: Final = 4096
+"""Incarnations that are remembered as over, so that a late message of theirs is not taken for a worker."""
 
 
 @dataclass(slots=True, eq=False)
 class Proof:
-    """A question that only an empty queue can answer: markers under way through inbox and report queue."""
+    """A question that only an empty queue can answer: markers under way through inbox and report queue.
+
+    Attributes:
+        sessions: Whose loss it proves; one proof serves all that fall silent together.
+        awaiting: Deliveries of the report queue that stood before its marker and are not settled yet.
+    """
 
     id: int
     sent_at: float
+    sessions: "dict[str, Session]" = field(default_factory=dict)
     inbox: bool = False
     reports: bool = False
     awaiting: set[int] = field(default_factory=set)
@@ -34,6 +44,10 @@ class Proof:
         """Both markers are back, and all that stood before them is settled."""
         return self.inbox and self.reports and not self.awaiting
 
+    def overdue(self, mono: float) -> bool:
+        """Whether a marker must have been lost. While writes are awaited it has done its work."""
+        return not (self.inbox and self.reports) and mono - self.sent_at >= PROOF_PATIENCE_SECONDS
+
 
 @dataclass(slots=True, eq=False)
 class Session:
@@ -42,7 +56,7 @@ class Session:
     Attributes:
         registration: Who it is; None for one that a resource names and that has not spoken yet.
         record: The name of its DistributedWorker.
-        expected: Named by a resource at the takeover, and not heard under this epoch yet.
+        since: When it was first heard of.
         written: Its DistributedWorker names it; before that, nothing is granted to it.
         ended: Why it cannot be alive, whatever the time since its last word: `PodGone`, `Replaced`, `Left`.
         answered: Answers to claims that its last full state still listed: asking again gets the same answer.
@@ -50,12 +64,12 @@ class Session:
     """
 
     incarnation: str
+    since: float
     last_heard: float
     registration: Registration | None = None
     record: str = ""
     sequence: int = 0
     epoch: int = 0
-    expected: bool = False
     written: bool = False
     hears_leader: bool = True
     draining: bool = False
@@ -93,17 +107,21 @@ class Roster:
         self._epoch = epoch
         self._proof_ids = count(1)
         self._proofs: dict[int, Proof] = {}
+        self._expected: set[str] = set()
+        self._over: dict[str, None] = {}
+        self._slots: dict[str, int] | None = None
         self.bound_at = mono
         self.sessions: dict[str, Session] = {}
         self.unsettled: set[int] = set()
 
     def expect(self, incarnation: str, *, record: str, pod_uid: str) -> None:
         """A DistributedWorker names this incarnation: it may hold something until it speaks or is lost."""
+        self._expected.add(incarnation)
         self.sessions[incarnation] = Session(
             incarnation=incarnation,
+            since=self.bound_at,
             last_heard=self.bound_at,
             record=record,
-            expected=True,
             written=True,
             pod_uid=pod_uid,
         )
@@ -111,24 +129,25 @@ class Roster:
     @property
     def expecting(self) -> int:
         """How many have not answered the roll call."""
-        return sum(session.expected for session in self.sessions.values())
+        return len(self._expected)
 
     def slots_by_pool(self) -> dict[str, int]:
         """Slots that take new work, by pool."""
-        slots: dict[str, int] = {}
-        for session in self.sessions.values():
-            if session.registration is not None and session.capacity:
-                pool = session.registration.pool
-                slots[pool] = slots.get(pool, 0) + session.capacity
-        return slots
+        if self._slots is None:
+            self._slots = {}
+            for session in self.sessions.values():
+                if session.registration is not None and session.capacity:
+                    pool = session.registration.pool
+                    self._slots[pool] = self._slots.get(pool, 0) + session.capacity
+        return self._slots
 
-    def free_slots(self, pool: str) -> int:
-        """Slots of a pool that nobody holds and nobody claims."""
-        return sum(
-            max(0, session.capacity - len(session.slots))
+    def pools_with_room(self) -> set[str]:
+        """The pools in which a slot is free. Looks at every session."""
+        return {
+            session.registration.pool
             for session in self.sessions.values()
-            if session.registration is not None and session.registration.pool == pool
-        )
+            if session.registration is not None and session.capacity > len(session.slots)
+        }
 
     def hear(self, message: SessionMessage, *, mono: float) -> Session | str:
         """Enter a message.
@@ -136,12 +155,14 @@ class Roster:
         Returns:
             The session; or why the message is ignored.
         """
+        if message.incarnation in self._over:
+            return "Over"
         session = self.sessions.get(message.incarnation)
         if session is None or session.registration is None:
             if message.heartbeat is None:
                 return "NotIntroduced"
             if session is None:
-                session = Session(incarnation=message.incarnation, last_heard=mono)
+                session = Session(incarnation=message.incarnation, since=mono, last_heard=mono)
                 self.sessions[message.incarnation] = session
         if message.sequence <= session.sequence:
             return "OldSequence"
@@ -150,30 +171,63 @@ class Roster:
         self.alive(session, mono=mono)
         if message.heartbeat is not None:
             session.replace_book(message.heartbeat)
+            self._slots = None
+            supersedes = message.heartbeat.registration.supersedes
+            if supersedes is not None and supersedes != session.incarnation:
+                self._supersede(supersedes)
             # It has answered the roll call, or it says that it obeys nobody and asks for nothing.
             if message.epoch >= self._epoch or not (session.hears_leader or session.claims):
-                session.expected = False
+                self._expected.discard(session.incarnation)
         session.claims.update((claim.id, claim) for claim in message.claims)
         return session
+
+    def _supersede(self, incarnation: str) -> None:
+        """A process says that it ended this incarnation of its own before it began the present one."""
+        session = self.sessions.get(incarnation)
+        if session is None:
+            self._bury(incarnation)
+        else:
+            self.end(session, "Replaced")
+
+    def end(self, session: Session, why: str) -> None:
+        """Somebody who must know says that this incarnation is over; its loss has still to be proven."""
+        if session.ended is None:
+            session.ended = why
+            self._slots = None
+
+    def _bury(self, incarnation: str) -> None:
+        """What still comes of this incarnation is old: it must not be taken for a worker."""
+        self._over[incarnation] = None
+        while len(self._over) > BURIED:
+            del self._over[next(iter(self._over))]
 
     def alive(self, session: Session, *, mono: float) -> None:
         """Something came of this session: what was to be proven is false, or has to be asked again."""
         session.last_heard = mono
         if session.proof is not None:
-            self._proofs.pop(session.proof.id, None)
+            del session.proof.sessions[session.incarnation]
+            if not session.proof.sessions:
+                self.forget(session.proof)
             session.proof = None
 
     def suspects(self, *, mono: float) -> Iterator[int]:
-        """Begin the proofs that are due; yields the number of each marker to send."""
-        for session in self.sessions.values():
-            if session.proof is not None:
-                if mono - session.proof.sent_at < PROOF_PATIENCE_SECONDS:
-                    continue
-                self._proofs.pop(session.proof.id, None)
-            elif session.ended is None and mono - session.last_heard < WORKER_LOST_SECONDS:
-                continue
-            session.proof = self.ask(mono=mono)
-            yield session.proof.id
+        """Begin the proof that is due, one for all whom it concerns; yields the number of the marker to send."""
+        for number, proof in list(self._proofs.items()):
+            if proof.sessions and proof.overdue(mono):
+                del self._proofs[number]
+                for session in proof.sessions.values():
+                    session.proof = None
+        due = {
+            session.incarnation: session
+            for session in self.sessions.values()
+            if session.proof is None and (session.ended is not None or mono - session.last_heard >= WORKER_LOST_SECONDS)
+        }
+        if due:
+            proof = self.ask(mono=mono)
+            proof.sessions = due
+            for session in due.values():
+                session.proof = proof
+            yield proof.id
 
     def ask(self, *, mono: float) -> Proof:
         """Make a proof; the caller sends its marker."""
@@ -200,15 +254,22 @@ class Roster:
 
     def proven(self) -> list[Session]:
         """The sessions whose loss is proven; they leave the roster."""
-        if not self._proofs:
-            return []
-        lost = [session for session in self.sessions.values() if session.proof and session.proof.complete]
-        for session in lost:
-            del self.sessions[session.incarnation]
-            if session.proof is not None:
-                self._proofs.pop(session.proof.id, None)
+        lost: list[Session] = []
+        for number, proof in list(self._proofs.items()):
+            if not proof.complete or not proof.sessions:
+                continue
+            del self._proofs[number]
+            for session in proof.sessions.values():
+                session.proof = None
+                del self.sessions[session.incarnation]
+                self._expected.discard(session.incarnation)
+                if session.ended is not None:
+                    self._bury(session.incarnation)
+                lost.append(session)
+        if lost:
+            self._slots = None
         return lost
 
     def forget(self, proof: Proof) -> None:
-        """A proof that was asked for its own sake is complete."""
+        """Nobody wants to know any more."""
         self._proofs.pop(proof.id, None)

@@ -1,0 +1,253 @@
+"""A made-up API server: resources with resourceVersions, the CEL fences, watches with a lag, one Lease.
+
+Guarantees what the real one does for a status write: a stale resourceVersion or another uid is a conflict, then the
+fences are asked, then it lands. Requests and answers can be lost or late: the caller cannot tell which.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import TypeVar, cast
+
+from distriqueue.api.fences import Fence
+from distriqueue.api.phases import FINAL_JOB_PHASES
+from distriqueue.api.raw import RawJob, RawJobSpec, RawJobStatus, RawWorker, RawWorkerStatus
+from tests.simulation.scheduling import Pipe, Process, Scheduler
+
+T = TypeVar("T")
+
+LEASE_SECONDS = 6.0
+LEASE_MARGIN = 0.5
+REQUEST_SECONDS = 4.0
+
+
+class ConflictError(Exception):
+    """409."""
+
+
+class NotFoundError(Exception):
+    """404."""
+
+
+class UnansweredError(Exception):
+    """Nobody knows."""
+
+
+class RefusedError(Exception):
+    """422."""
+
+    def __init__(self, fences: frozenset[Fence]) -> None:
+        super().__init__(", ".join(sorted(fences)))
+        self.fences = fences
+
+
+@dataclass
+class Lease:
+    """Who leads."""
+
+    holder: str
+    epoch: int
+    renewed: float
+
+
+@dataclass
+class Weather:
+    """What goes wrong with requests while there are faults."""
+
+    lost: float = 0.0
+    answer_lost: float = 0.0
+    late: float = 0.0
+    down: bool = False
+
+
+@dataclass(eq=False)
+class Watch:
+    """One watcher."""
+
+    process: Process
+    deliver: Callable[[str, RawJob], None]
+    pipe: Pipe
+    open: bool = True
+
+
+@dataclass
+class ApiServer:
+    """See the module."""
+
+    scheduler: Scheduler
+    rng: Random
+    weather: Weather = field(default_factory=Weather)
+    version: int = 100
+    jobs: dict[str, RawJob] = field(default_factory=dict)
+    workers: dict[str, RawWorker] = field(default_factory=dict)
+    lease: Lease | None = None
+    watches: list[Watch] = field(default_factory=list)
+    on_status: Callable[[RawJob, RawJob], None] = lambda _old, _new: None
+    on_worker_deleted: Callable[[str], None] = lambda _name: None
+    status_writes: int = 0
+
+    # --- requests ----------------------------------------------------------------------------------------------
+
+    def request(self, process: Process, do: Callable[[], T], answer: Callable[[T | Exception], None]) -> None:
+        """Send a request; the process gets the result, an error of the server, or `UnansweredError`."""
+        draw, weather = self.rng.random(), self.weather
+        latency = self.rng.uniform(0.001, 0.02)
+
+        def run(*, answered: bool) -> None:
+            if not answered and self.weather.down:
+                return None
+            if self.weather.down:
+                return process.after(REQUEST_SECONDS, lambda: answer(UnansweredError()))
+            try:
+                result: T | Exception = do()
+            except (ConflictError, NotFoundError, RefusedError) as error:
+                result = error
+            if answered:
+                process.after(latency, lambda: answer(result))
+            return None
+
+        if draw < weather.lost:
+            process.after(REQUEST_SECONDS, lambda: answer(UnansweredError()))
+        elif draw < weather.lost + weather.answer_lost:
+            self.scheduler.after(latency, lambda: run(answered=False))
+            process.after(REQUEST_SECONDS, lambda: answer(UnansweredError()))
+        elif draw < weather.lost + weather.answer_lost + weather.late:
+            self.scheduler.after(self.rng.uniform(1, 20), lambda: run(answered=False))
+            process.after(REQUEST_SECONDS, lambda: answer(UnansweredError()))
+        else:
+            self.scheduler.after(latency, lambda: run(answered=True))
+
+    # --- jobs --------------------------------------------------------------------------------------------------
+
+    def _next(self) -> int:
+        self.version += self.rng.randint(1, 3)
+        return self.version
+
+    def create_job(self, name: str, uid: str, spec: RawJobSpec, *, created: str) -> None:
+        """Kubectl create."""
+        job: RawJob = {
+            "metadata": {
+                "name": name,
+                "namespace": "default",
+                "uid": uid,
+                "resourceVersion": str(self._next()),
+                "generation": 1,
+                "creationTimestamp": created,
+            },
+            "spec": spec,
+            "status": {"phase": "Pending"},
+        }
+        self.jobs[name] = job
+        self._tell("ADDED", job)
+
+    def delete_job(self, name: str) -> None:
+        """Kubectl delete."""
+        job = self.jobs.pop(name)
+        metadata = job["metadata"].copy()
+        metadata["resourceVersion"] = str(self._next())
+        self.scheduler.say(name, "deleted")
+        self._tell("DELETED", {**job, "metadata": metadata})
+
+    def read_job(self, name: str) -> RawJob:
+        """GET."""
+        if name not in self.jobs:
+            raise NotFoundError
+        return self.jobs[name]
+
+    def put_status(self, name: str, uid: str, version: int, status: RawJobStatus) -> int:
+        """PUT status with a resourceVersion; returns the new one."""
+        old = self.read_job(name)
+        if old["metadata"]["uid"] != uid or old["metadata"]["resourceVersion"] != str(version):
+            raise ConflictError
+        broken = broken_fences(old["status"], status)
+        if broken:
+            raise RefusedError(broken)
+        metadata = old["metadata"].copy()
+        metadata["resourceVersion"] = str(self._next())
+        new: RawJob = {**old, "metadata": metadata, "status": status}
+        self.jobs[name] = new
+        self.status_writes += 1
+        told = [status.get(key) for key in ("epoch", "phase", "attempt", "lastGrant")]
+        self.scheduler.say("status of", name, *told)
+        self.on_status(old, new)
+        self._tell("MODIFIED", new)
+        return int(metadata["resourceVersion"])
+
+    def watch(self, process: Process, deliver: Callable[[str, RawJob], None]) -> tuple[list[RawJob], Watch]:
+        """A consistent list, and what comes after it."""
+        watch = Watch(process, deliver, Pipe(self.scheduler, self._lag))
+        self.watches.append(watch)
+        return list(self.jobs.values()), watch
+
+    def _lag(self) -> float:
+        slow = not self.weather.down and self.rng.random() < (0.02 if self.weather.late else 0.0)
+        return self.rng.uniform(0.5, 5.0) if slow else self.rng.uniform(0.001, 0.05)
+
+    def _tell(self, kind: str, job: RawJob) -> None:
+        self.watches = [watch for watch in self.watches if watch.open and watch.process.alive]
+        for watch in self.watches:
+            watch.pipe.send(partial(watch.process.post, partial(watch.deliver, kind, job)))
+
+    # --- workers and the Lease ---------------------------------------------------------------------------------
+
+    def put_worker(self, name: str, status: RawWorkerStatus) -> None:
+        """Create or replace."""
+        old = self.workers.get(name)
+        if old is not None and broken_fences(cast("RawJobStatus", old["status"]), cast("RawJobStatus", status)):
+            raise RefusedError(frozenset({Fence.EPOCH}))
+        self.scheduler.say("worker resource", name, status.get("phase"), status.get("incarnation"))
+        self.workers[name] = {"metadata": {"name": name, "resourceVersion": str(self._next())}, "status": status}
+
+    def delete_worker(self, name: str) -> None:
+        """Delete."""
+        if self.workers.pop(name, None) is not None:
+            self.on_worker_deleted(name)
+
+    def take_lease(self, holder: str) -> tuple[int, bool]:
+        """Take the Lease.
+
+        Returns:
+            The epoch, and whether the Lease had to be created.
+
+        Raises:
+            ConflictError: Somebody holds it.
+        """
+        lease = self.lease
+        if lease is not None and lease.holder and self.scheduler.now - lease.renewed < LEASE_SECONDS:
+            raise ConflictError
+        self.lease = Lease(holder, self._next(), self.scheduler.now)
+        return self.lease.epoch, lease is None
+
+    def renew_lease(self, holder: str) -> None:
+        """Renew it.
+
+        Raises:
+            ConflictError: It is somebody else's.
+        """
+        self._next()
+        if self.lease is None or self.lease.holder != holder:
+            raise ConflictError
+        self.lease.renewed = self.scheduler.now
+
+    def release_lease(self, holder: str) -> None:
+        """Give it back."""
+        if self.lease is not None and self.lease.holder == holder:
+            self.lease.holder = ""
+
+
+def broken_fences(old: RawJobStatus, new: RawJobStatus) -> frozenset[Fence]:
+    """The rules of `distriqueue.api.fences`, in Python."""
+    broken = set()
+    if new.get("epoch", -1) < old.get("epoch", -1):
+        broken.add(Fence.EPOCH)
+    if new.get("attempt", -1) < old.get("attempt", -1):
+        broken.add(Fence.ATTEMPT)
+    before, after = old.get("lastGrant"), new.get("lastGrant")
+    if before is not None and (
+        after is None or (after["epoch"], after["counter"]) < (before["epoch"], before["counter"])
+    ):
+        broken.add(Fence.LAST_GRANT)
+    if old.get("phase") in FINAL_JOB_PHASES and new.get("phase") != old.get("phase"):
+        broken.add(Fence.PHASE)
+    return frozenset(broken)

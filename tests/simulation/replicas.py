@@ -1,0 +1,322 @@
+"""A replica of the operator around the real `Leader`: stands for the Lease, drives one term after another.
+
+It does what `distriqueue.operator.terms` does, with made-up I/O. A crash may fall between any two commands.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from distriqueue.api.raw import RawJob
+from distriqueue.core.commands import (
+    AckReports,
+    CallRoll,
+    Command,
+    DeclarePool,
+    DeleteWorker,
+    PublishTicket,
+    SendMarker,
+    SendToWorker,
+    StepDown,
+    WriteStatus,
+    WriteWorker,
+)
+from distriqueue.core.leader import Leader, LeaderSettings
+from distriqueue.core.observing import SilentObserver
+from distriqueue.core.times import Now, microtime
+from distriqueue_protocol.messages import EpochCall, Marker, Report, SessionMessage
+from tests.simulation.api_server import (
+    LEASE_MARGIN,
+    LEASE_SECONDS,
+    ApiServer,
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    Watch,
+)
+from tests.simulation.broker import Broker, Connection
+from tests.simulation.scheduling import Process
+
+TICK_SECONDS = 0.25
+STAND_SECONDS = 0.5
+RENEW_SECONDS = 1.0
+
+
+class Replica(Process):
+    """One process of the operator."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        api: ApiServer,
+        broker: Broker,
+        rng: Random,
+        skew: float,
+        crash: Callable[[], bool],
+        ended_pods: list[str],
+    ) -> None:
+        super().__init__(api.scheduler, name)
+        self.api = api
+        self.broker = broker
+        self.rng = rng
+        self.term: Term | None = None
+        self.minimum_epoch = 0
+        self.ended_pods = ended_pods
+        self.crash = crash
+        self._offset = rng.uniform(0, 1e6)
+        self._skew = skew
+        self._terms = 0
+        self._stand()
+
+    def now(self) -> Now:
+        """Both clocks of this process: the monotonic one starts anywhere, the wall clock may be wrong."""
+        return Now(self.scheduler.now + self._offset, 1.7e9 + self.scheduler.now + self._skew)
+
+    def _stand(self) -> None:
+        self.after(STAND_SECONDS * self.rng.uniform(0.5, 1.5), self._stand)
+        if self.term is not None:
+            return
+        self._terms += 1
+        holder = f"{self.name}-{self._terms}"
+        self.api.request(self, lambda: self.api.take_lease(holder), lambda answer: self._taken(holder, answer))
+
+    def _taken(self, holder: str, answer: "tuple[int, bool] | Exception") -> None:
+        if isinstance(answer, Exception) or self.term is not None:
+            return
+        epoch, created = answer
+        # The difference to what is known from elsewhere is written to the Lease; here it is simply added.
+        if epoch <= self.minimum_epoch:
+            self.api.version = self.minimum_epoch + 1
+            return
+        self.term = Term(self, holder=holder, epoch=epoch, created=created)
+
+    def kill(self) -> None:
+        """SIGKILL: its connections close, what it has sent goes on."""
+        super().kill()
+        if self.term is not None:
+            self.term.link.close()
+
+    def freeze(self, seconds: float) -> None:
+        """SIGSTOP: after a while the broker closes its connections."""
+        super().freeze(seconds)
+        if self.term is not None and seconds > 6:
+            self.scheduler.after(self.rng.uniform(5, 10), self.term.link.drop)
+
+
+class Term:
+    """One term of a replica."""
+
+    def __init__(self, replica: Replica, *, holder: str, epoch: int, created: bool) -> None:
+        self.replica = replica
+        self.holder = holder
+        self.epoch = epoch
+        self.over = False
+        self.leader: Leader | None = None
+        self._api = replica.api
+        self._broker = replica.broker
+        self._created = created
+        self._watch: Watch | None = None
+        self._scheduled = False
+        self._valid_until = replica.now().mono + LEASE_SECONDS - LEASE_MARGIN
+        self.link: Connection = self._broker.connect(replica, lambda: self.end("broker lost"))
+        # Whoever had to create the Lease waits for one lease duration first.
+        self._after(LEASE_SECONDS if created else 0.0, self._bind)
+        self._renew()
+
+    def _after(self, delay: float, action: Callable[[], None]) -> None:
+        self.replica.after(delay, lambda: None if self.over else action())
+
+    def valid(self) -> bool:
+        """Whether nobody else can lead."""
+        if not self.over and self.replica.now().mono >= self._valid_until:
+            self.end("lease lost")
+        return not self.over
+
+    def end(self, why: str, *, minimum_epoch: int = 0, release: bool = False) -> None:
+        """The term is over; nothing is done any more."""
+        if self.over:
+            return
+        self.over = True
+        self.replica.scheduler.say(self.replica.name, "epoch", self.epoch, "over:", why)
+        self.link.close()
+        if self._watch is not None:
+            self._watch.open = False
+        if release:
+            self._api.request(self.replica, lambda: self._api.release_lease(self.holder), lambda _answer: None)
+        self.replica.minimum_epoch = max(self.replica.minimum_epoch, minimum_epoch)
+        self.replica.term = None
+
+    def _renew(self) -> None:
+        sent_at = self.replica.now().mono
+
+        def answered(answer: object) -> None:
+            if isinstance(answer, Exception):
+                if isinstance(answer, ConflictError):
+                    self.end("lease lost")
+            else:
+                self._valid_until = max(self._valid_until, sent_at + LEASE_SECONDS - LEASE_MARGIN)
+
+        if self.valid():
+            self._api.request(self.replica, lambda: self._api.renew_lease(self.holder), answered)
+            self._after(RENEW_SECONDS, self._renew)
+
+    # --- takeover ----------------------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        self.link.up(lambda: self._broker.bind_inbox(self.link, self.epoch), confirmed=self._bound)
+
+    def _bound(self) -> None:
+        if not self.valid():
+            return
+        bound_at = self.replica.now()
+        self._carry_out(CallRoll())
+        workers = list(self._api.workers.values())
+
+        def listed() -> None:
+            if not self.valid():
+                return
+            jobs, self._watch = self._api.watch(self.replica, self._on_watch)
+            self.leader = Leader(
+                epoch=self.epoch,
+                now=bound_at,
+                observer=SilentObserver(),
+                draw=self.replica.rng.random,
+                settings=LeaderSettings(),
+            )
+            self.leader.begin(jobs=jobs, workers=workers, lease_created=self._created, now=self.replica.now())
+            self.replica.scheduler.say(self.replica.name, "takes over with epoch", self.epoch)
+            for pod in self.replica.ended_pods:
+                self.leader.on_pod_ended(pod, self.replica.now())
+            self._drain()
+            self.link.up(lambda: self._broker.read_inbox(self.epoch, self._on_inbox))
+            self.link.up(lambda: self._broker.consume_reports(self.link, self._on_report))
+            self._tick()
+
+        self._after(self.replica.rng.uniform(0.01, 0.5), listed)
+
+    def _tick(self) -> None:
+        if self.leader is not None and self.valid():
+            self.leader.tick(self.replica.now())
+            self._drain()
+            self._after(TICK_SECONDS, self._tick)
+
+    # --- events ------------------------------------------------------------------------------------------------
+
+    def tell(self, event: Callable[[Leader, Now], None]) -> None:
+        """Hand an event over; what follows from a batch of them is carried out together."""
+        if self.over or self.leader is None:
+            return
+        event(self.leader, self.replica.now())
+        if not self._scheduled:
+            self._scheduled = True
+            self._after(0.0005, self._drain)
+
+    def _on_watch(self, kind: str, job: RawJob) -> None:
+        uid = job["metadata"]["uid"]
+        if kind == "DELETED":
+            self.tell(lambda leader, now: leader.on_job_deleted(uid, now))
+        else:
+            self.tell(lambda leader, now: leader.on_job(job, now))
+
+    def _on_inbox(self, message: SessionMessage | Marker) -> None:
+        if isinstance(message, Marker):
+            self.tell(lambda leader, now: leader.on_marker(message, through_reports=False, now=now))
+        else:
+            self.tell(lambda leader, now: leader.on_session(message, now))
+
+    def _on_report(self, message: Report | Marker, tag: int) -> None:
+        if isinstance(message, Marker):
+            self.tell(lambda leader, now: leader.on_marker(message, through_reports=True, now=now))
+            self._carry_out(AckReports((tag,)))
+        else:
+            self.tell(lambda leader, now: leader.on_report(message, tag, now))
+
+    # --- commands ----------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        if self.leader is None or not self.valid():
+            return
+        self.leader.publish(self.replica.now())
+        for command in self.leader.take():
+            if self.over or not self.replica.alive:
+                return
+            if self.replica.crash():
+                self.replica.kill()
+                return
+            self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        broker, link, epoch = self._broker, self.link, self.epoch
+        match command:
+            case SendToWorker(incarnation, message):
+                link.publish(lambda: broker.send(incarnation, message))
+            case PublishTicket():
+                self._publish(command)
+            case AckReports(tags):
+                link.up(lambda: broker.ack_reports(link, tags))
+            case SendMarker(number):
+                marker = Marker(epoch=epoch, id=number)
+                link.publish(lambda: broker.publish_inbox(epoch, marker))
+                link.publish(lambda: broker.publish_report(marker))
+            case CallRoll():
+                link.publish(lambda: broker.call_roll(EpochCall(epoch=epoch)))
+            case DeclarePool(pool):
+                link.up(lambda: broker.declare_pool(pool))
+            case StepDown(reason, minimum):
+                self.end(reason, minimum_epoch=minimum)
+            case _:
+                self._write(command)
+
+    def _publish(self, command: PublishTicket) -> None:
+        queued = microtime(self.replica.now().wall)
+        queue = (command.pool, command.priority)
+        self.link.publish(
+            lambda: self._broker.publish_ticket(queue, command.ticket),
+            confirmed=lambda: self.tell(
+                lambda leader, _now: leader.on_ticket_confirmed(command.uid, command.number, queued_time=queued)
+            ),
+        )
+
+    def _write(self, command: Command) -> None:
+        api, replica = self._api, self.replica
+        match command:
+            case WriteStatus():
+                api.request(
+                    replica,
+                    lambda: api.put_status(command.name, command.uid, command.resource_version, command.status),
+                    lambda answer: self._written(command, answer),
+                )
+            case WriteWorker(name, status):
+                api.request(
+                    replica,
+                    lambda: api.put_worker(name, status),
+                    lambda answer: self.tell(
+                        lambda leader, now: (
+                            leader.on_worker_failed(name, now)
+                            if isinstance(answer, Exception)
+                            else leader.on_worker_written(name, now)
+                        )
+                    ),
+                )
+            case DeleteWorker(name):
+                api.request(replica, lambda: api.delete_worker(name), lambda _answer: None)
+
+    def _written(self, command: WriteStatus, answer: int | Exception) -> None:
+        if isinstance(answer, int):
+            self.tell(lambda leader, now: leader.on_written(command.id, answer, now))
+        elif isinstance(answer, RefusedError):
+            self.tell(lambda leader, now: leader.on_write_refused(command.id, answer.fences, "refused", now))
+        else:
+            self._reread(command)
+
+    def _reread(self, command: WriteStatus) -> None:
+        def read(answer: RawJob | Exception) -> None:
+            if isinstance(answer, NotFoundError):
+                self.tell(lambda leader, now: leader.on_reread(command.id, None, now))
+            elif isinstance(answer, Exception):
+                self._after(0.5, lambda: self._reread(command))
+            else:
+                self.tell(lambda leader, now: leader.on_reread(command.id, answer, now))
+
+        self._api.request(self.replica, lambda: self._api.read_job(command.name), read)
