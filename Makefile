@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 export DISTRIQUEUE_CACHE := $(CACHE)
 export CLUSTER
 export PYTHONPATH := operator/src:worker-image/python/src:.
-SOURCES := operator/src worker-image/python/src localcluster tests bench
+SOURCES := operator/src worker-image/python/src localcluster tests bench docs
 
 .PHONY: help
 help: ## This list
@@ -66,6 +66,10 @@ format: venv ## Let ruff format and fix
 crds: venv ## Generate crds/ and the chart's copies from the models
 
 	@$(PY) -m distriqueue.api.crds --helm charts/distriqueue/templates/crds
+
+.PHONY: docs
+docs: venv ## Generate the pages of docs/ that code knows better
+	@$(PY) -m docs.generating
 
 .PHONY: bench
 bench: venv ## Jobs per second and latency, beside the raw rate of the same API server
