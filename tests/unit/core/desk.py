@@ -13,7 +13,7 @@ from distriqueue.core.commands import (
     WriteStatus,
     WriteWorker,
 )
-from distriqueue.core.leader import Leader, LeaderSettings
+from distriqueue.core.leader import Leader, LeaderSettings, Step
 from distriqueue.core.observing import SilentObserver
 from distriqueue.core.times import Now, microtime
 from distriqueue_protocol.messages import (
@@ -104,6 +104,7 @@ class Desk:
             epoch=epoch, now=self.now, observer=self.observed, draw=lambda: 0.5, settings=settings or LeaderSettings()
         )
         self.markers: list[int] = []
+        self._wanted: list[Command] = []
         self.written: dict[str, int] = {}
         self._tags = 0
         self._versions = 1000
@@ -111,39 +112,50 @@ class Desk:
 
     # --- what the leader wants ---------------------------------------------------------------------------------
 
-    def take(self) -> list[Command]:
-        """Everything, with new tickets; worker resources are written at once, markers are kept for `markers_back`."""
+    def collect(self) -> None:
+        """Ask the leader; worker resources are written at once, markers are kept for `markers_back`."""
         self.leader.publish(self.now)
         commands = self.leader.take()
-        for command in commands:
-            if isinstance(command, WriteWorker):
-                self.leader.on_worker_written(command.name, self.now)
-            elif isinstance(command, SendMarker):
-                self.markers.append(command.id)
-        more = self.leader.take() if any(isinstance(command, WriteWorker) for command in commands) else []
-        return commands + more
+        while commands:
+            self._wanted += commands
+            self.markers += [command.id for command in commands if isinstance(command, SendMarker)]
+            written = [command.name for command in commands if isinstance(command, WriteWorker)]
+            for name in written:
+                self.leader.on_worker_written(name, self.now)
+            commands = self.leader.take() if written else []
+
+    def take(self) -> list[Command]:
+        """Everything that nobody has looked at yet."""
+        self.collect()
+        commands, self._wanted = self._wanted, []
+        return commands
 
     def of(self, kind: type[C]) -> list[C]:
-        """The commands of a kind."""
-        return [command for command in self.take() if isinstance(command, kind)]
+        """The commands of a kind that nobody has looked at yet; the others stay."""
+        commands = self.take()
+        self._wanted = [command for command in commands if not isinstance(command, kind)]
+        return [command for command in commands if isinstance(command, kind)]
 
     def write(self) -> WriteStatus:
         """The one status write that it wants now."""
         (command,) = self.of(WriteStatus)
         return command
 
+    def step(self) -> Step:
+        """Where the takeover is."""
+        return self.leader.step
+
     # --- time --------------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float) -> list[Command]:
-        """Let time go by, with a tick each half second; returns all that was wanted meanwhile."""
-        commands: list[Command] = []
+        """Let time go by, with a tick each half second; returns all that nobody has looked at yet."""
         while seconds > 0:
             step = min(0.5, seconds)
             seconds -= step
             self.now = Now(self.now.mono + step, self.now.wall + step)
             self.leader.tick(self.now)
-            commands += self.take()
-        return commands
+            self.collect()
+        return self.take()
 
     # --- what comes in -----------------------------------------------------------------------------------------
 
@@ -156,7 +168,7 @@ class Desk:
 
     def markers_back(self, *, inbox: bool = True, reports: bool = True) -> None:
         """All markers that were sent come back."""
-        self.take()
+        self.collect()
         markers, self.markers = self.markers, [] if inbox and reports else self.markers
         for number in markers:
             if inbox:

@@ -122,6 +122,7 @@ class Leader:
         self._records = Records(epoch=epoch)
         self._outbox = Outbox(epoch=epoch)
         self._commands: list[Command] = []
+        self._down: StepDown | None = None
         self._acks: list[int] = []
         self._held_since: deque[tuple[float, Job, Slot]] = deque()
         self._proof: Proof | None = None
@@ -148,7 +149,9 @@ class Leader:
         return counts
 
     def take(self) -> list[Command]:
-        """Return what is to be done, and forget it."""
+        """Return what is to be done, and forget it. A leader that steps down wants nothing else."""
+        if self._down is not None:
+            return [self._down]
         self._commands.extend(self._outbox.take())
         if self._acks:
             tags = tuple(self._acks)
@@ -253,6 +256,10 @@ class Leader:
 
     def _enter(self, resource: RawJob, now: Now) -> None:
         """Take a job into the books."""
+        epoch = resource.get("status", {}).get("epoch", 0)
+        if epoch > self.epoch:
+            self._step_down(f"a status has epoch {epoch}", minimum_epoch=epoch)
+            return
         try:
             job = read_job(resource, wall=now.wall)
         except InvalidSpecError as error:
@@ -532,6 +539,9 @@ class Leader:
 
     def on_report(self, report: Report, tag: int, now: Now) -> None:
         """A report came; `tag` is acknowledged once what it says is written, or refused."""
+        if report.grant.epoch > self.epoch:
+            self._step_down(f"a report is of epoch {report.grant.epoch}", minimum_epoch=report.grant.epoch)
+            return
         self.roster.unsettled.add(tag)
         session = self.roster.sessions.get(report.incarnation)
         if session is not None:
@@ -808,7 +818,8 @@ class Leader:
                 self.backlog.wait(job)
 
     def _step_down(self, reason: str, *, minimum_epoch: int) -> None:
-        self._commands.append(StepDown(reason, minimum_epoch))
+        if self._down is None or self._down.minimum_epoch < minimum_epoch:
+            self._down = StepDown(reason, minimum_epoch)
 
 
 _UNWRITABLE = "ResultRefused"
