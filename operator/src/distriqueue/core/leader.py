@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from heapq import heappop, heappush
 from itertools import count
-from typing import cast
+from typing import Final, cast
 
 from distriqueue.api.conditions import AttemptReason, JobReason
 from distriqueue.api.fences import Fence
@@ -33,6 +34,7 @@ from distriqueue.core.commands import (
 from distriqueue.core.jobs import (
     InvalidSpecError,
     Job,
+    Loss,
     Slot,
     Stage,
     Write,
@@ -125,6 +127,7 @@ class Leader:
         self._down: StepDown | None = None
         self._acks: list[int] = []
         self._held_since: deque[tuple[float, Job, Slot]] = deque()
+        self._again: list[tuple[float, int, Job]] = []
         self._proof: Proof | None = None
         self._called_at = float("-inf")
         self._strangers_until = now.mono
@@ -220,7 +223,7 @@ class Leader:
             attempt=job.attempt,
             granted_at=seconds(job.status.get("startTime")) or now.wall,
             start_time=job.status.get("startTime"),
-            lost=AttemptReason.WORKER_LOST,
+            lost=_lost(job.status.get("worker", "")),
             announced=True,
         )
         for entry in job.status.get("attempts", []):
@@ -242,16 +245,18 @@ class Leader:
                 self._enter(resource, now)
             return
         version = int(metadata["resourceVersion"])
-        job.seen = version
-        if job.write is None and version > job.resource_version:
-            job.resource_version = version
-            job.generation = metadata.get("generation", job.generation)
-            self._read_back(job, resource.get("status", cast("RawJobStatus", {})), now)
+        job.seen = max(job.seen, version)
+        if version > job.resource_version and not job.gone:
+            if job.write is not None:
+                # Ours, most often: its answer is on the way. If it is somebody else's, it is read after that answer.
+                job.skipped = resource
+                return
+            self._read_back(job, resource, now)
         self._forget(job)
 
     def _forget(self, job: Job) -> None:
         """Let go of a job that is over, once the watch has shown it so: nothing older can come after that."""
-        if job.stage is Stage.FINAL and job.write is None and job.seen >= job.resource_version:
+        if job.stage is Stage.FINAL and job.write is None and job.seen >= job.resource_version and not job.gone:
             self._jobs.pop(job.uid, None)
 
     def _enter(self, resource: RawJob, now: Now) -> None:
@@ -289,21 +294,34 @@ class Leader:
     def _queue(self, job: Job, now: Now) -> None:
         """Let a job that nobody holds wait: for its time, or for its turn."""
         due = seconds(job.status.get("nextAttemptTime")) if job.phase == JobPhase.RETRYING else None
-        if due is not None and due > now.wall:
-            self.backlog.wait_until(job, due=now.mono + due - now.wall)
+        # The wall clock of the leader that wrote the time may have been wrong by any amount.
+        wait = min(due - now.wall, 2.0 * job.backoff.max_seconds) if due is not None else 0.0
+        if wait > 0:
+            self.backlog.wait_until(job, due=now.mono + wait)
         else:
             self.backlog.wait(job)
 
-    def _read_back(self, job: Job, status: RawJobStatus, now: Now) -> None:
+    def _read_back(self, job: Job, resource: RawJob, now: Now) -> None:
         """A resource was changed by somebody else, or read again: what it says now is the truth."""
+        metadata, status = resource["metadata"], resource.get("status", cast("RawJobStatus", {}))
         if status.get("epoch", 0) > self.epoch:
             self._step_down(f"a leader of epoch {status['epoch']} writes", minimum_epoch=status["epoch"])
             return
+        job.resource_version = int(metadata["resourceVersion"])
+        job.generation = metadata.get("generation", job.generation)
+        number = job.next_attempt
         job.read_status(status)
         if job.phase in FINAL_JOB_PHASES:
             self._finish(job, "Finished")
-        else:
-            self._advance(job, now)
+            return
+        slot = job.slot
+        if slot is not None and slot.grant <= job.last_grant:
+            # A leader before this one has written how this grant ended: its last write was late.
+            self._free(job, slot, "Over")
+            self._queue(job, now)
+        elif slot is None and job.refusal is None and job.next_attempt != number:
+            self._queue(job, now)
+        self._advance(job, now)
 
     def on_job_deleted(self, uid: str, now: Now) -> None:
         """A job is gone: whoever runs it is told to stop, and its reports are settled."""
@@ -316,14 +334,16 @@ class Leader:
     def _finish(self, job: Job, why: str) -> None:
         """Close the books of a job that is over. Whoever still runs it is told to stop, what it reports is settled."""
         self.backlog.leave(job)
-        slot = job.slot
-        job.slot = None
         job.stage = Stage.FINAL
         job.payload = {}
         job.status = {"phase": job.phase}
-        if slot is None:
-            return
+        if job.slot is not None:
+            self._free(job, job.slot, why)
+
+    def _free(self, job: Job, slot: Slot, why: str) -> None:
+        """A slot whose grant is over: its report is refused, or its handler stopped."""
         self._detach(job, slot)
+        job.slot = None
         if slot.report is not None:
             self._observer.report_refused("Stale")
             self._settle(slot)
@@ -347,6 +367,9 @@ class Leader:
         if isinstance(session, str):
             self._observer.message_ignored(session)
             return
+        if message.epoch < self.epoch:
+            # It has not heard of us: it need not wait for the next roll call before it may claim.
+            self._outbox.greet(session.incarnation)
         if message.heartbeat is not None:
             self._compare(session, message.heartbeat.grants, message.heartbeat.reports, now)
             if message.heartbeat.leaving:
@@ -382,12 +405,19 @@ class Leader:
         for uid, slot in list(session.slots.items()):
             if slot.grant in session.listed or slot.claim in session.claims or slot.report or slot.lost:
                 continue
-            # The worker never started it: it closed the claim before the grant arrived.
-            job = self._jobs[uid]
-            del session.slots[uid]
-            job.slot = None
-            self._observer.slot_returned()
-            self._queue(job, now)
+            self._return(self._jobs[uid], slot, now)
+
+    def _return(self, job: Job, slot: Slot, now: Now) -> None:
+        """A worker says that it has neither the grant nor the claim: it closed the claim before the grant arrived."""
+        if slot.announced:
+            # A status says, or may say, that this attempt runs: it has to be ended there, too.
+            slot.lost = Loss(AttemptReason.WORKER_LOST, f"worker {slot.worker} lives and does not have the attempt")
+            self._advance(job, now)
+            return
+        self._detach(job, slot)
+        job.slot = None
+        self._observer.slot_returned()
+        self._queue(job, now)
 
     def _recognise(self, session: Session, held: HeldGrant, now: Now, *, reported: bool) -> None:
         """A worker names a grant: it is known, or adopted, or over."""
@@ -417,10 +447,7 @@ class Leader:
         """A grant of an earlier leader that nobody contradicts takes the slot; of several, the highest."""
         lower = job.slot
         if lower is not None:
-            self._detach(job, lower)
-            if lower.incarnation:
-                self._outbox.stop(lower.incarnation, lower.grant, "Over")
-            self._settle(lower)
+            self._free(job, lower, "Over")
         else:
             self.backlog.leave(job)
         job.stage = Stage.HELD
@@ -521,15 +548,13 @@ class Leader:
             reason = session.ended or "HeartbeatMissed"
             self._observer.incarnation_lost(reason)
             self._records.offline(session, reason=reason, now=now)
-            for uid, slot in session.slots.items():
+            for uid, slot in list(session.slots.items()):
                 job = self._jobs[uid]  # a slot is with its session exactly as long as it is with its job
                 if reason == "Left" and slot.grant not in session.listed and slot.report is None:
                     # It left before the grant reached it: by its own word, nothing was started.
-                    job.slot = None
-                    self._observer.slot_returned()
-                    self._queue(job, now)
+                    self._return(job, slot, now)
                     continue
-                slot.lost = AttemptReason.WORKER_STOPPED if reason == "Left" else AttemptReason.WORKER_LOST
+                slot.lost = _LEFT if reason == "Left" else _lost(slot.worker)
                 self._advance(job, now)
             for other in self.roster.sessions.values():
                 if not other.record:
@@ -584,16 +609,22 @@ class Leader:
     # --- status writes -----------------------------------------------------------------------------------------
 
     def _advance(self, job: Job, now: Now) -> None:
-        """Write the end of an attempt, if it has ended and nothing else is being written."""
+        """Write the end of an attempt, if it has ended and nothing else is being written, or the refusal of a job."""
         slot = job.slot
-        if slot is None or job.write is not None:
-            return
-        if slot.report is not None:
+        ending = None
+        if slot is not None and slot.report is not None:
             ending = statuses.reported(slot)
-        elif slot.lost is not None:
-            error = f"worker {slot.worker or 'unknown'} was lost" if slot.lost == AttemptReason.WORKER_LOST else ""
-            ending = statuses.lost(slot, reason=slot.lost, error=error, now=now)
-        else:
+        elif slot is not None and slot.lost is not None:
+            ending = statuses.lost(slot, slot.lost, now=now)
+        if job.write is not None or job.stage is Stage.FINAL or (ending is None and job.refusal is None):
+            return
+        if now.mono < job.not_before:
+            heappush(self._again, (job.not_before, next(self._write_ids), job))
+            return
+        if ending is None:
+            reason, message = job.refusal or (JobReason.INVALID_SPEC, "")
+            refused = statuses.refused(job, reason=reason, message=message, epoch=self.epoch, now=now)
+            self._write(job, WriteKind.REFUSE, refused)
             return
         verdict = decide(
             outcome=ending.outcome,
@@ -606,9 +637,8 @@ class Leader:
         self._write(job, WriteKind.END, statuses.ended(job, ending, verdict, epoch=self.epoch, now=now))
 
     def _refuse(self, job: Job, *, reason: JobReason, message: str, now: Now) -> None:
-        status = statuses.refused(job, reason=reason, message=message, epoch=self.epoch, now=now)
-        job.waiting_entry = 0
-        self._write(job, WriteKind.REFUSE, status)
+        job.refusal = (reason, message)
+        self._advance(job, now)
 
     def _write(self, job: Job, kind: WriteKind, status: RawJobStatus) -> None:
         write = Write(id=next(self._write_ids), kind=kind, job=job, slot=job.slot, status=status)
@@ -633,7 +663,11 @@ class Leader:
             return  # deleted meanwhile
         job.write = None
         job.resource_version = resource_version
+        job.failures = 0
         self._landed(job, write, now)
+        skipped, job.skipped = job.skipped, None
+        if skipped is not None and int(skipped["metadata"]["resourceVersion"]) > resource_version:
+            self.on_job(skipped, now)
 
     def _landed(self, job: Job, write: Write, now: Now) -> None:
         """What a write says is true from here on."""
@@ -669,24 +703,31 @@ class Leader:
         job = write.job
         if job.write is not write:
             return
+        job.write = job.skipped = None
         if resource is None or resource["metadata"]["uid"] != job.uid:
-            self.on_job_deleted(job.uid, now)
+            # The watch may still show it: nothing older than this counts any more.
+            job.gone = True
+            self._finish(job, "Deleted")
             return
         self._observer.write_repeated("Conflict")
-        job.write = None
-        job.resource_version = int(resource["metadata"]["resourceVersion"])
-        job.generation = resource["metadata"].get("generation", job.generation)
         status = resource.get("status", cast("RawJobStatus", {}))
         if write.kind is WriteKind.END and _is_ours(status, write.status):
+            job.resource_version = int(resource["metadata"]["resourceVersion"])
+            job.failures = 0
             self._landed(job, write, now)
             return
+        self._put_off(job, now)
         if write.kind is WriteKind.RUNNING and write.slot is not None and job.slot is write.slot:
             write.slot.announced = False
             self._held_since.append((now.mono, job, write.slot))
-        self._read_back(job, status, now)
-        if write.kind is WriteKind.REFUSE and job.stage is not Stage.FINAL:
-            self._write(job, WriteKind.REFUSE, write.status)
+        self._read_back(job, resource, now)
         self._forget(job)
+
+    def _put_off(self, job: Job, now: Now) -> None:
+        """A write did not succeed. The first is decided again at once; one that never does must not become a storm."""
+        job.failures += 1
+        if job.failures > 1:
+            job.not_before = now.mono + min(0.1 * 2.0 ** min(job.failures, 16), LONGEST_PAUSE_SECONDS)
 
     def on_write_refused(self, number: int, fences: frozenset[Fence], message: str, now: Now) -> None:
         """The API server refused a write for what it says (422).
@@ -722,6 +763,9 @@ class Leader:
                     "permanent": True,
                 }
             )
+            self._advance(job, now)
+        else:
+            self._put_off(job, now)
             self._advance(job, now)
 
     def _count_end(self, job: Job, slot: Slot, status: RawJobStatus) -> None:
@@ -785,6 +829,8 @@ class Leader:
             self._proof = self.roster.ask(mono=now.mono)
             self._commands.append(SendMarker(self._proof.id))
         self.backlog.due(now.mono)
+        while self._again and self._again[0][0] <= now.mono:
+            self._advance(heappop(self._again)[2], now)
         self.backlog.measure(now.mono)
         self._suspect(now)
         self._lose_proven(now)
@@ -822,7 +868,14 @@ class Leader:
             self._down = StepDown(reason, minimum_epoch)
 
 
+_LEFT = Loss(AttemptReason.WORKER_STOPPED, "")
 _UNWRITABLE = "ResultRefused"
+LONGEST_PAUSE_SECONDS: Final = 10.0
+"""Between two tries of a write that is refused, or meets a conflict, again and again."""
+
+
+def _lost(worker: str) -> Loss:
+    return Loss(AttemptReason.WORKER_LOST, f"worker {worker or 'unknown'} was lost")
 
 
 def _is_ours(status: RawJobStatus, written: RawJobStatus) -> bool:

@@ -31,6 +31,10 @@ class Outbox:
             parts = self._parts[incarnation] = _Parts()
         return parts
 
+    def greet(self, incarnation: str) -> None:
+        """Tell a worker who leads, if there is nothing else to tell it."""
+        self._of(incarnation)
+
     def answer(self, incarnation: str, answer: Answer) -> None:
         """Answer a claim."""
         self._of(incarnation).answers.append(answer)
