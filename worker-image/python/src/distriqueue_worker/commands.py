@@ -27,7 +27,7 @@ class StopReason(StrEnum):
     """The leader said so; its result would not be accepted."""
     LEASE_LOST = "LeaseLost"
     """The worker cannot prove that it is alive, and somebody else may get the job."""
-    SHUTDOWN = "WorkerShutdown"
+    SHUTDOWN = "WorkerStopped"
     """The worker leaves and its grace is over."""
 
 
