@@ -119,17 +119,18 @@ class Observer:
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
 
+        # Coroutines, though none of them waits: kopf would run plain functions in threads of their own.
         @kopf.on.login(registry=registry)
-        def login(**_: Any) -> kopf.ConnectionInfo:
+        async def login(**_: Any) -> kopf.ConnectionInfo:
             return connection_info(self._credentials)
 
         @kopf.on.event("", "v1", "pods", labels=WORKER_PODS, registry=registry)
-        def pod(body: kopf.Body, **_: Any) -> None:
+        async def pod(body: kopf.Body, **_: Any) -> None:
             metadata = body.metadata
             self._hand_over(PodSeen(metadata["uid"], metadata["name"], containers_ended(body)))
 
         @kopf.on.event(names.GROUP, names.VERSION, names.WORKER_PLURAL, registry=registry)
-        def worker(name: str, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name for it
+        async def worker(name: str, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name for it
             self._hand_over(WorkerSeen(name, type == "DELETED"))
 
         return registry
