@@ -161,9 +161,8 @@ class Desk:
 
     def lead(self) -> "Desk":
         """Let the takeover end: every marker comes back."""
-        self.take()
         self.markers_back()
-        self.take()
+        self.collect()
         return self
 
     def markers_back(self, *, inbox: bool = True, reports: bool = True) -> None:

@@ -6,12 +6,13 @@ resource that the schema of this version would not have let in.
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import orjson
 from pydantic import JsonValue
 
 from distriqueue.api import limits
+from distriqueue.api.conditions import JobReason
 from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
 from distriqueue.api.raw import RawJob, RawJobSpec, RawJobStatus
 from distriqueue.core.times import seconds
@@ -36,6 +37,13 @@ class Stage(Enum):
     """Waits for the time of its next attempt."""
     FINAL = auto()
     """Over; kept until the watch shows it so, because older events may still be under way."""
+
+
+class Loss(NamedTuple):
+    """Why an attempt counts as lost: a reason for programs, and a sentence for people."""
+
+    reason: str
+    error: str
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +73,7 @@ class Slot:
     start_time: str | None = None
     report: Report | None = None
     tags: list[int] = field(default_factory=list)
-    lost: str | None = None
+    lost: Loss | None = None
     announced: bool = False
 
 
@@ -118,6 +126,11 @@ class Job:
         last_grant: The highest grant known to be over.
         ticket: Number of the last ticket, so that old timers and confirms are told from new ones.
         seen: The resourceVersion that the watch showed last.
+        skipped: What the watch showed last while a write was under way.
+        gone: It was found missing, and the watch has yet to say that it was deleted.
+        refusal: Why the leader will not run it: reason and message.
+        failures: Writes in a row that did not succeed.
+        not_before: No write before this moment (monotonic).
     """
 
     uid: str
@@ -146,6 +159,11 @@ class Job:
     queued_time: str | None = None
     waiting_entry: int = 0
     seen: int = 0
+    skipped: RawJob | None = None
+    gone: bool = False
+    refusal: tuple[JobReason, str] | None = None
+    failures: int = 0
+    not_before: float = 0.0
 
     @property
     def queue(self) -> tuple[str, Priority]:

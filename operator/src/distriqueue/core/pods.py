@@ -17,7 +17,9 @@ def containers_ended(pod: Mapping[str, Any]) -> bool:
     """
     status = pod.get("status") or {}
     containers = status.get("containerStatuses") or []
-    if not containers or not all((container.get("state") or {}).get("terminated") for container in containers):
+    if not containers or len(containers) < len((pod.get("spec") or {}).get("containers") or []):
+        return False  # of the others the kubelet has said nothing yet
+    if not all((container.get("state") or {}).get("terminated") for container in containers):
         return False
     deleted = bool((pod.get("metadata") or {}).get("deletionTimestamp"))
     return deleted or status.get("phase") in _ENDED_PHASES

@@ -12,7 +12,7 @@ from distriqueue.api.conditions import AttemptReason, JobCondition, JobReason
 from distriqueue.api.limits import ERROR_LIMIT, HISTORY_LIMIT, LOG_TAIL_LIMIT, REASON_LIMIT
 from distriqueue.api.phases import FINAL_JOB_PHASES, AttemptOutcome, JobPhase
 from distriqueue.api.raw import RawAttempt, RawCondition, RawJobStatus
-from distriqueue.core.jobs import Job, Slot
+from distriqueue.core.jobs import Job, Loss, Slot
 from distriqueue.core.retrying import Verdict
 from distriqueue.core.times import Now, microtime
 from distriqueue_protocol.messages import GrantId, Outcome
@@ -75,7 +75,7 @@ def reported(slot: Slot) -> Ending:
     )
 
 
-def lost(slot: Slot, *, reason: str, error: str, now: Now) -> Ending:
+def lost(slot: Slot, loss: Loss, *, now: Now) -> Ending:
     """The ending of an attempt whose loss is proven."""
     return Ending(
         number=slot.attempt,
@@ -85,8 +85,8 @@ def lost(slot: Slot, *, reason: str, error: str, now: Now) -> Ending:
         completion_time=microtime(now.wall),
         outcome=AttemptOutcome.LOST,
         grant=slot.grant,
-        reason=reason,
-        error=error,
+        reason=loss.reason,
+        error=loss.error,
     )
 
 
