@@ -3,7 +3,7 @@
 Guarantees: after `Feed.run` begins, `deliver` is called once for every object, and again for every change that the API
 server still remembers when we see it; changes that were missed are made good by a new list, and objects that vanished
 meanwhile are delivered as DELETED. An object is never delivered twice in the same version, nor an older version after a
-newer one. `Feed.resync` lists everything afresh from etcd and returns when all that differed was delivered.
+newer one, unless etcd itself went back (restored from a backup), which a list tells and the feed believes. `Feed.resync` lists everything afresh from etcd and returns when all that differed was delivered.
 
 It keeps uid, name and version of each object (some 300 bytes), not the object, and does O(1) work for an event.
 
@@ -240,6 +240,7 @@ class Feed:
     async def _watch(self, scope: _Scope) -> None:
         """Deliver changes until the API server ends the watch or a resync is asked for."""
         watching = asyncio.ensure_future(self._consume(scope))
+        watching.add_done_callback(_look_at)
         interrupted = asyncio.ensure_future(scope.interrupt.wait())
         try:
             await asyncio.wait({watching, interrupted}, return_when=asyncio.FIRST_COMPLETED)
@@ -297,6 +298,12 @@ class Feed:
             namespace, name, _ = scope.known.pop(uid)
             metadata = {"namespace": namespace, "name": name, "uid": uid, "resourceVersion": scope.version}
             self._deliver(FeedEvent(FeedType.DELETED, {"metadata": metadata}, int(scope.version)))
+
+
+def _look_at(task: asyncio.Future[None]) -> None:
+    """Take note of how a task ended, so that an error of one that nobody waits for any more is not reported."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _identify(item: dict[str, Any]) -> tuple[str, int]:

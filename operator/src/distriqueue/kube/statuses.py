@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from distriqueue.kube.client import METADATA_ONLY, KubeClient
+from distriqueue.kube.client import KubeClient
 from distriqueue.kube.errors import Throttled
 from distriqueue.kube.resources import Resource, version_of
 
@@ -104,9 +104,7 @@ class StatusWriter:
                     "status": status,
                 }
                 try:
-                    answer = await self._client.request(
-                        "PUT", path, body=body, accept=METADATA_ONLY, timeout=WRITE_SECONDS, guard=guard
-                    )
+                    answer = await self._client.request("PUT", path, body=body, timeout=WRITE_SECONDS, guard=guard)
                 except Throttled as error:
                     if tries_left == 0:
                         raise
