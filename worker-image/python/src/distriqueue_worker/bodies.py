@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from distriqueue_worker.commands import Result
 from distriqueue_worker.logs import SCOPE, Scope
@@ -151,8 +151,10 @@ class ProcessBody(asyncio.SubprocessProtocol):
             self._tell(self._assignment.encode())
 
     def _tell(self, data: bytes) -> None:
-        pipe = self._transport.get_pipe_transport(0) if self._transport is not None else None
-        if isinstance(pipe, asyncio.WriteTransport) and not pipe.is_closing():
+        if self._transport is None:
+            return
+        pipe = cast("asyncio.WriteTransport | None", self._transport.get_pipe_transport(0))
+        if pipe is not None and not pipe.is_closing():
             pipe.write(data)
 
     def _kill(self) -> None:
@@ -162,8 +164,8 @@ class ProcessBody(asyncio.SubprocessProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The process was started."""
-        assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101 - that is what subprocess_exec makes
-        self._transport = transport
+        # No isinstance here, nor of its pipes: those of uvloop are not derived from asyncio's classes.
+        self._transport = cast("asyncio.SubprocessTransport", transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """The process said something: its verdict, or what the handler printed and logged."""
