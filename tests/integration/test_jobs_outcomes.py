@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from distriqueue.api.admission import SIZE_POLICY
+from distriqueue.kube.errors import Refused
 from distriqueue.kube.resources import JOBS
 from localcluster.errors import CommandError
+from localcluster.resources import install_definitions
 from tests.support.jobs import Job, Jobs, condition, manifest, phase
 from tests.support.stages import CALM, Stage, Stages
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -165,7 +169,7 @@ async def test_an_attempt_that_runs_out_of_time_is_stopped(stage: Stage, jobs: J
 async def test_a_handler_that_crashes_takes_only_its_own_process_along(jobs: Jobs) -> None:
     await jobs.create("crashes", type="crash", maxAttempts=1)
     status = (await jobs.ended("crashes"))["status"]
-    assert (status["phase"], status["attempts"][0]["reason"]) == ("Dead", "ProcessDied")
+    assert (status["phase"], status["attempts"][0]["reason"]) == ("Dead", "ProcessDied"), status
     assert "exit code 23" in status["error"]
     await jobs.create("after-the-crash")
     assert phase(await jobs.ended("after-the-crash")) == "Succeeded"
@@ -177,7 +181,53 @@ async def test_a_large_result_is_kept_whole(jobs: Jobs) -> None:
     assert status["result"] == "x" * 65_000
 
 
-def test_what_is_wrong_is_refused_on_apply(stage: Stage) -> None:
-    wrong = manifest(stage.namespace, "wrong", payload={"text": "x" * 70_000})
-    with pytest.raises(CommandError, match=r"spec\.payload: Too large.*65536 bytes"):
-        stage.kubectl("create", "--filename=-", stdin=json.dumps(wrong))
+TOO_LARGE = {"text": "x" * 70_000}
+
+
+def test_a_payload_over_the_limit_is_refused_on_apply(stage: Stage) -> None:
+    wrong = json.dumps(manifest(stage.namespace, "too-large-to-apply", payload=TOO_LARGE))
+    with pytest.raises(CommandError, match=r"spec\.payload: Too large.*64 KiB \(65536 bytes\).*pass a reference to it"):
+        stage.kubectl("create", "--filename=-", stdin=wrong)
+    with pytest.raises(CommandError, match="not found"):
+        stage.kubectl("get", "djob/too-large-to-apply")
+
+
+@pytest.fixture(name="without_policy")
+async def without_policy_fixture(stage: Stage, jobs: Jobs) -> AsyncIterator[None]:
+    """The API server as an administrator leaves it who does not want the policy; it comes back afterwards."""
+    dry = {"dryRun": "All"}
+    body = manifest(stage.namespace, "dry", payload=TOO_LARGE)
+
+    async def passes() -> bool:
+        try:
+            await jobs.client.request("POST", JOBS.collection(stage.namespace), body=body, params=dry)
+        except Refused:
+            return False
+        return True
+
+    async def refused() -> bool:
+        return not await passes()
+
+    stage.kubectl("delete", f"validatingadmissionpolicybinding/{SIZE_POLICY}")
+    await until(passes)
+    yield
+    install_definitions(stage.plane.kubeconfig)
+    await until(refused)
+
+
+@pytest.mark.usefixtures("without_policy")
+async def test_a_payload_over_the_limit_is_refused_by_the_leader_when_nothing_else_does(
+    stage: Stage, jobs: Jobs
+) -> None:
+    await jobs.create("too-large", payload=TOO_LARGE)
+    job = await jobs.ended("too-large")
+    assert phase(job) == "Failed"
+    accepted = condition(job, "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "PayloadTooLarge")
+    assert "the limit is 65536" in accepted["message"]
+    assert "reference" in accepted["message"]
+    failed = condition(job, "Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "PayloadTooLarge")
+    assert "attempts" not in job["status"]
+    assert stage.records.started(prefix="too-large") == []
+    stage.kubectl("wait", "--for=condition=Accepted=false", "djob/too-large", "--timeout=10s")
