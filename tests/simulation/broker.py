@@ -163,6 +163,8 @@ class Broker:
         """The broker has lost its disk: everything is gone, and all connections with it."""
         for queue in self.queues.values():
             queue.waiting.clear()
+        if self.rng.random() < 0.5:
+            self.queues.clear()
         self.reports.clear()
         for connection in list(self.connections):
             connection.deliveries = {}
@@ -176,10 +178,13 @@ class Broker:
         for priority in Priority:
             self.queues.setdefault((pool, priority), TicketQueue())
 
-    def publish_ticket(self, name: QueueName, ticket: Ticket) -> None:
-        """A ticket."""
+    def publish_ticket(self, name: QueueName, ticket: Ticket) -> bool:
+        """A ticket; False when there is no queue for it, and it is returned."""
+        if name not in self.queues:
+            return False
         self.queues[name].waiting.append(ticket)
         self._pump(name)
+        return True
 
     def consume(self, connection: Connection, pool: str, prefetch: int, deliver: Callable[[Ticket, int], None]) -> bool:
         """Consume the three queues of a pool; False when they are not declared."""
@@ -202,6 +207,8 @@ class Broker:
         if delivery is None:
             return
         name, ticket = delivery
+        if name not in self.queues:
+            return
         queue = self.queues[name]
         queue.unacked[connection] = queue.unacked.get(connection, 1) - 1
         if requeue:

@@ -6,7 +6,7 @@ It does what `distriqueue.operator.terms` does, with made-up I/O. A crash may fa
 from collections.abc import Callable
 from random import Random
 
-from distriqueue.api.raw import RawJob
+from distriqueue.api.raw import RawJob, RawWorker
 from distriqueue.core.commands import (
     AckReports,
     CallRoll,
@@ -54,6 +54,7 @@ class Replica(Process):
         skew: float,
         crash: Callable[[], bool],
         ended_pods: list[str],
+        deleted_workers: dict[str, RawWorker],
     ) -> None:
         super().__init__(api.scheduler, name)
         self.api = api
@@ -62,6 +63,7 @@ class Replica(Process):
         self.term: Term | None = None
         self.minimum_epoch = 0
         self.ended_pods = ended_pods
+        self.deleted_workers = deleted_workers
         self.crash = crash
         self._offset = rng.uniform(0, 1e6)
         self._skew = skew
@@ -171,6 +173,7 @@ class Term:
         bound_at = self.replica.now()
         self._carry_out(CallRoll())
         workers = list(self._api.workers.values())
+        listed_names = {worker["metadata"]["name"] for worker in workers}
 
         def listed() -> None:
             if not self.valid():
@@ -183,7 +186,15 @@ class Term:
                 draw=self.replica.rng.random,
                 settings=LeaderSettings(),
             )
-            self.leader.begin(jobs=jobs, workers=workers, lease_created=self._created, now=self.replica.now())
+            # A replica watches DistributedWorkers all the time: what somebody deleted while nobody led is remembered.
+            missed = [
+                self.replica.deleted_workers[name]
+                for name in sorted(self.replica.deleted_workers)
+                if name not in listed_names
+            ]
+            self.leader.begin(jobs=jobs, workers=workers + missed, lease_created=self._created, now=self.replica.now())
+            for worker in missed:
+                self.leader.on_worker_vanished(worker["metadata"]["name"], self.replica.now())
             self.replica.scheduler.say(self.replica.name, "takes over with epoch", self.epoch)
             for pod in self.replica.ended_pods:
                 self.leader.on_pod_ended(pod, self.replica.now())
@@ -271,12 +282,19 @@ class Term:
     def _publish(self, command: PublishTicket) -> None:
         queued = microtime(self.replica.now().wall)
         queue = (command.pool, command.priority)
-        self.link.publish(
-            lambda: self._broker.publish_ticket(queue, command.ticket),
-            confirmed=lambda: self.tell(
-                lambda leader, _now: leader.on_ticket_confirmed(command.uid, command.number, queued_time=queued)
-            ),
-        )
+        taken = False
+
+        def arrive() -> None:
+            nonlocal taken
+            taken = self._broker.publish_ticket(queue, command.ticket)
+
+        def confirmed(leader: Leader) -> None:
+            if taken:
+                leader.on_ticket_confirmed(command.uid, command.number, queued_time=queued)
+            else:
+                leader.on_ticket_failed(command.uid, command.number)
+
+        self.link.publish(arrive, confirmed=lambda: self.tell(lambda leader, _now: confirmed(leader)))
 
     def _write(self, command: Command) -> None:
         api, replica = self._api, self.replica

@@ -1,10 +1,10 @@
-"""Thousands of made-up worlds, each by its seed; a failing one is printed and replays exactly."""
+"""Hundreds of made-up worlds, each by its seed; a failing one is printed and replays exactly."""
 
 import pytest
 
 from tests.simulation.worlds import PEACE, World
 
-SEEDS = 300
+SEEDS = 200
 CHUNK = 25
 
 

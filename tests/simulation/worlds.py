@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 
 from distriqueue.api.phases import FINAL_JOB_PHASES
-from distriqueue.api.raw import RawJobSpec
+from distriqueue.api.raw import RawJobSpec, RawWorker
 from distriqueue.core.times import microtime
 from tests.simulation.api_server import ApiServer
 from tests.simulation.broker import Broker
@@ -64,6 +64,7 @@ class World:
         self.replicas: list[Replica] = []
         self.workers: list[SimulatedWorker] = []
         self.ended_pods: list[str] = []
+        self.deleted_workers: dict[str, RawWorker] = {}
         self.jobs = 0
         self._made = 0
         self._incarnations = 0
@@ -92,6 +93,7 @@ class World:
                 skew=self.rng.choice([0.0, 0.0, 30.0, -30.0]),
                 crash=lambda: self.faults and self.rng.random() < self.climate.crashes,
                 ended_pods=self.ended_pods,
+                deleted_workers=self.deleted_workers,
             )
         )
 
@@ -261,7 +263,9 @@ class World:
             self.history.deleted.add(self.api.jobs[name]["metadata"]["uid"])
             self.api.delete_job(name)
         elif draw < 0.7 and self.api.workers:
-            self.api.delete_worker(self.rng.choice(sorted(self.api.workers)))
+            name = self.rng.choice(sorted(self.api.workers))
+            self.deleted_workers[name] = self.api.workers[name]
+            self.api.delete_worker(name)
         else:
             self.api.lease = None
 
