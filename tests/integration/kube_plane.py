@@ -1,16 +1,12 @@
 """A real API server for the tests of the Kubernetes side: one for all of them, a fresh namespace for each."""
 
 import asyncio
-import atexit
 import contextlib
 import functools
 import json
-import shutil
-import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -21,6 +17,20 @@ from distriqueue.kube.client import KubeClient
 from distriqueue.kube.errors import AlreadyExists, NotFound, Throttled
 from distriqueue.kube.resources import Resource
 from localcluster.control_plane import ControlPlane
+from tests.support.planes import shared_plane
+from tests.support.waiting import until
+
+__all__ = [
+    "TRIES",
+    "apply_crd",
+    "client_fixture",
+    "compact",
+    "make_try",
+    "namespace_fixture",
+    "new_namespace",
+    "plane_fixture",
+    "until",
+]
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 TRIES = Resource("try.distriqueue.io", "v1", "tries", "Try")
@@ -71,14 +81,7 @@ spec:
 
 @functools.cache
 def _shared_plane() -> ControlPlane:
-    directory = Path(tempfile.mkdtemp(prefix="kube-tests-"))
-    plane = ControlPlane.start(directory)
-
-    def stop() -> None:
-        plane.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-
-    atexit.register(stop)
+    plane = shared_plane()
     asyncio.run(_prepare(plane))
     return plane
 
@@ -161,13 +164,3 @@ async def make_try(client: KubeClient, namespace: str, name: str, **payload: Any
         "spec": {"type": "email", "payload": payload},
     }
     return await client.request("POST", TRIES.collection(namespace), body=body)
-
-
-async def until(holds: Callable[[], bool | Awaitable[bool]], *, seconds: float = 60.0) -> None:
-    """Wait until a condition holds; fail when it does not within a time that no healthy run needs."""
-    async with asyncio.timeout(seconds):
-        while True:
-            result = holds()
-            if await result if isinstance(result, Awaitable) else result:
-                return
-            await asyncio.sleep(0.02)
