@@ -8,19 +8,17 @@ that want the same program wait for each other.
 Fails with :class:`localcluster.errors.CommandError`, with the end of the build's log.
 """
 
-import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from localcluster.caching import sole_builder
 from localcluster.commands import run, run_with_progress, say
 from localcluster.errors import CommandError, LocalClusterError
 from localcluster.packages import ensure_packages
@@ -118,7 +116,7 @@ def _ensure_recipe(recipe: Recipe) -> Path:
     directory = recipe.directory()
     if directory.is_dir():
         return directory
-    with _locked(recipe.name):
+    with sole_builder(recipe.name):
         if directory.is_dir():
             return directory
         say(f"{recipe.name} is not in the cache: {recipe.expected}")
@@ -131,26 +129,6 @@ def _ensure_recipe(recipe: Recipe) -> Path:
             raise LocalClusterError(f"{recipe.name}: the build made no {', '.join(lacking)}")
         unfinished.rename(directory)
     return directory
-
-
-@contextmanager
-def _locked(name: str) -> Iterator[None]:
-    locks = cache_directory() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / name).open("w") as lock:
-        started = time.monotonic()
-        announced = 0.0
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waited = time.monotonic() - started
-                if waited >= announced:
-                    say(f"{name}: another process is making it, waiting ({waited:.0f} s)")
-                    announced = waited + 15
-                time.sleep(0.5)
-        yield
 
 
 def _log(name: str) -> Path:

@@ -19,8 +19,6 @@ All methods block; from asyncio call them in a thread (``asyncio.to_thread``). F
 
 import fcntl
 import json
-import random
-import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -38,6 +36,7 @@ from localcluster.certificates import Authority, make_key_pair
 from localcluster.errors import LocalClusterError, NotReadyError
 from localcluster.kubeconfigs import write_kubeconfig
 from localcluster.packages import ensure_packages
+from localcluster.ports import free_ports, is_free
 from localcluster.processes import Children, Process
 from localcluster.waiting import tail, wait_until_ready
 
@@ -46,9 +45,6 @@ STOP_SECONDS = 10.0
 
 START_TRIES = 3
 """How often a start is tried with other ports, when a port was taken between our look and the program's."""
-
-PORTS = range(20000, 32000)
-"""Where free ports are looked for: below the range from which the kernel gives ports to outgoing connections."""
 
 SERVICES = "10.0.0.0/16"
 """The range of Service addresses. Nothing routes them: without kube-proxy a Service is only a resource."""
@@ -298,8 +294,8 @@ class ControlPlane:
             ports = _Ports(**json.loads(file.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             ports = None
-        if ports is None or not all(_is_free(port) for port in (ports.etcd, ports.etcd_peer, ports.apiserver)):
-            ports = _Ports(*_free_ports(3))
+        if ports is None or not all(is_free(port) for port in (ports.etcd, ports.etcd_peer, ports.apiserver)):
+            ports = _Ports(*free_ports(3))
             file.write_text(
                 json.dumps({"etcd": ports.etcd, "etcd_peer": ports.etcd_peer, "apiserver": ports.apiserver})
             )
@@ -345,25 +341,3 @@ class ControlPlane:
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
         wait_until_ready(name, ready=ready, alive=lambda: self._parent().get(name) is not None, log=self.log(name))
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the programs do it: a port in TIME_WAIT is free for them.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_ports(count: int) -> list[int]:
-    candidates = random.SystemRandom().sample(PORTS, 500)
-    free: list[int] = []
-    for port in candidates:
-        if _is_free(port):
-            free.append(port)
-            if len(free) == count:
-                return free
-    raise LocalClusterError(f"no free ports on loopback between {PORTS.start} and {PORTS.stop}")

@@ -7,7 +7,6 @@ ends when this process ends. Fails with `NotReadyError`, with the end of the log
 
 import os
 import signal
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from localcluster.ports import free_port
 from localcluster.processes import Children, Process
 from localcluster.waiting import wait_until_ready
 
@@ -137,7 +137,7 @@ class Programs:
         return self._start(name, "distriqueue_worker", {**own, **environment})
 
     def _start(self, name: str, module: str, environment: Mapping[str, str]) -> Program:
-        port = _free_port()
+        port = free_port()
         log = self.directory / f"{name}.log"
         variables = {f"DISTRIQUEUE_{key}": value for key, value in environment.items()}
         process = self._children.start(
@@ -149,9 +149,3 @@ class Programs:
         program = Program(name, process, port=port, log=log, children=self._children)
         wait_until_ready(name, ready=program.ready, alive=process.alive, log=log)
         return program
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

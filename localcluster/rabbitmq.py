@@ -21,7 +21,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -34,11 +33,9 @@ from typing import IO, Self
 from localcluster.amqp import serves
 from localcluster.errors import LocalClusterError
 from localcluster.images.roots import BROKER, unpacked_root
+from localcluster.ports import free_ports
 from localcluster.processes import Children, Process, wait_gone
 
-PORTS = range(20000, 30000)
-"""Ports are picked here: below the kernel's own range, or somebody's outgoing connection could take the port of a
-broker that is down for a moment; and below Kubernetes' node ports."""
 START_SECONDS = 60.0
 """How long a start may take on a busy machine; a warm one needs 3 to 5 s."""
 STOP_SECONDS = 30.0
@@ -97,9 +94,8 @@ class Broker:
     def __init__(self, directory: Path | None = None, *, port: int | None = None, plugins: Sequence[str] = ()) -> None:
         self._temporary = directory is None
         self.directory = directory.resolve() if directory else Path(tempfile.mkdtemp(prefix="distriqueue-rabbitmq-"))
-        self.port = port or _free_port()
-        self._distribution_port = _free_port()
-        self._epmd_port = _free_port()
+        own, self._distribution_port, self._epmd_port = free_ports(3)
+        self.port = port or own
         self._plugins = tuple(plugins)
         self._children: Children | None = None
         self._lock: IO[str] | None = None
@@ -302,14 +298,6 @@ class Broker:
         logs = [self.directory / "log" / "console.log", self.log_file]
         lines = [line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()[-20:]]
         return "\n".join(lines)
-
-
-def _free_port() -> int:
-    while True:
-        port = secrets.choice(PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def main() -> int:

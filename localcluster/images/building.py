@@ -17,7 +17,7 @@ from localcluster.paths import cache_directory
 
 
 class Store:
-    """A buildah storage of our own. Used by one process at a time (caching.sole_builder)."""
+    """A buildah storage of our own. Used by one process at a time (localcluster.caching.sole_builder)."""
 
     def __init__(self) -> None:
         ensure_packages("buildah")

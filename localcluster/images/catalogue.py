@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.archives import wrap_rootfs
+from localcluster.caching import digest, sole_builder
 from localcluster.commands import say
 from localcluster.errors import LocalClusterError
 from localcluster.images import broker
 from localcluster.images.building import Store
-from localcluster.images.caching import digest, sole_builder
 from localcluster.images.roots import BROKER, PYTHON, root_tar
 from localcluster.paths import cache_directory
 

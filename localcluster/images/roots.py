@@ -13,9 +13,9 @@ import re
 import shutil
 from pathlib import Path
 
+from localcluster.caching import digest, sole_builder
 from localcluster.commands import run_with_progress
 from localcluster.errors import LocalClusterError
-from localcluster.images.caching import digest, sole_builder
 from localcluster.packages import ensure_packages
 from localcluster.paths import cache_directory
 
