@@ -263,8 +263,6 @@ class KubeClient:
         url = self._url(path, {"watch": "1", **(params or {})})
         timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=CONNECT_SECONDS, sock_read=inactivity)
         generation = self.credentials.generation
-        begun: list[bytes] = []  # the pieces of a line whose end has not come yet
-        count = 0
         try:
             with _translated(f"watch of {path}", body=None):
                 async with self._session.get(
@@ -274,18 +272,11 @@ class KubeClient:
                         raise from_answer(
                             answer.status, await answer.read(), retry_after=answer.headers.get("Retry-After")
                         )
-                    async for data in answer.content.iter_any():
-                        *lines, rest = data.split(b"\n")
-                        if lines:
-                            lines[0] = b"".join((*begun, lines[0]))
-                            begun.clear()
-                        if rest:
-                            begun.append(rest)
-                        for line in lines:
-                            yield _event(line)
-                            count += 1
-                            if count % _EVENTS_IN_A_ROW == 0:
-                                await asyncio.sleep(0)  # a burst must not keep the Lease from being renewed
+                    try:
+                        async for event in _events(answer.content):
+                            yield event
+                    finally:
+                        _break_off(answer)
         except (Forbidden, Unreachable) as error:
             await self._renewed(error, generation)  # for the next try, which is the caller's
             raise
@@ -351,6 +342,30 @@ async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _BrokenOffError(str(error) or type(error).__name__) from error
+
+
+async def _events(content: aiohttp.StreamReader) -> AsyncGenerator[dict[str, Any], None]:
+    """Cut what comes into lines, without a limit to their length, and lines into events."""
+    begun: list[bytes] = []  # the pieces of a line whose end has not come yet
+    count = 0
+    async for data in content.iter_any():
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*begun, lines[0]))
+            begun.clear()
+        if rest:
+            begun.append(rest)
+        for line in lines:
+            yield _event(line)
+            count += 1
+            if count % _EVENTS_IN_A_ROW == 0:
+                await asyncio.sleep(0)  # a burst must not keep the Lease from being renewed
+
+
+def _break_off(answer: aiohttp.ClientResponse) -> None:
+    """Close the connection of an answer that has not ended, without the ceremony of TLS: nothing is left to say."""
+    if answer.connection is not None and answer.connection.transport is not None:
+        answer.connection.transport.abort()
 
 
 def _event(line: bytes) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Guarantees: after `Feed.run` begins, `deliver` is called once for every object, and again for every change that the API
 server still remembers when we see it; changes that were missed are made good by a new list, and objects that vanished
 meanwhile are delivered as DELETED. An object is never delivered twice in the same version, nor an older version after a
-newer one, unless etcd itself went back (restored from a backup), which a list tells and the feed believes. `Feed.resync` lists everything afresh from etcd and returns when all that differed was delivered.
+newer one, unless etcd itself went back (restored from a backup): that is noticed, and a list believed. `Feed.resync`
+lists everything afresh from etcd and returns when all that differed was delivered.
 
 It keeps uid, name and version of each object (some 300 bytes), not the object, and does O(1) work for an event.
 
