@@ -3,7 +3,8 @@
 Modules that test the API server or the broker themselves have their own, under the same names.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +15,19 @@ from localcluster.resources import install_definitions
 from tests.support.jobs import Jobs
 from tests.support.planes import shared_plane
 from tests.support.stages import Stage, Stages
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the programs of its stage had to say."""
+    del call
+    report = yield
+    stage = getattr(item, "funcargs", {}).get("stage")
+    if report.failed and isinstance(stage, Stage):
+        report.sections.append(("the programs' last words", stage.last_words()))
+    return report
 
 
 @pytest.fixture(name="plane", scope="session")
@@ -27,12 +41,15 @@ def plane_fixture() -> ControlPlane:
 @pytest.fixture(name="shared_broker", scope="session")
 def broker_fixture() -> Iterator[Broker]:
     """The RabbitMQ of all tests; each stage has a virtual host of its own."""
-    with Broker() as broker:
-        yield broker
+    with ThreadPoolExecutor() as pool:
+        plane = pool.submit(shared_plane)  # whoever needs the one needs the other: they start side by side
+        with Broker() as broker:
+            plane.result()
+            yield broker
 
 
 @pytest.fixture(name="stages", scope="session")
-def stages_fixture(plane: ControlPlane, shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Stages:
+def stages_fixture(shared_broker: Broker, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Stages:
     """Opens stages."""
     return Stages(plane, shared_broker, tmp_path_factory.mktemp("stages"))
 

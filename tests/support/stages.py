@@ -19,10 +19,13 @@ from localcluster.control_plane import ControlPlane
 from localcluster.programs import Program, Programs
 from localcluster.rabbitmq import Broker
 from localcluster.resources import kubectl, make_namespace
+from localcluster.waiting import tail
 from tests.support.recording_tasks import RECORDS_VARIABLE
 from tests.support.records import Records
 
 VIRTUAL_HOSTS_AT_A_TIME = 8
+LAST_WORDS = 4000
+"""Characters of each log that are shown with a failure."""
 TASKS = "tests.support.recording_tasks"
 
 CALM = {"LEASE_DURATION_SECONDS": "40", "LEASE_RENEW_DEADLINE_SECONDS": "30"}
@@ -103,6 +106,11 @@ class Stage:
                 if operator.process.alive() and operator.metric("distriqueue_leader") == 1:
                     return operator
         return None
+
+    def last_words(self) -> str:
+        """The ends of the logs of everything that was started here."""
+        logs = sorted(self.programs.directory.glob("*.log"))
+        return "\n".join(f"{log}:\n{tail(log, characters=LAST_WORDS)}" for log in logs)
 
     async def client(self) -> KubeClient:
         """Connect as an administrator, for a test that has no fixture for it."""
