@@ -135,10 +135,21 @@ class ScriptedLeader:
         await self.until(lambda heard: any(message.epoch == self.epoch for message, _ in heard.heartbeats))
         return self.heard.heartbeats[-1][0].incarnation
 
-    async def reports(self, count: int, *, patience: float = PATIENCE_SECONDS) -> list[Report]:
-        """Wait for so many different reports."""
-        await self.until(lambda heard: len({report.grant for report in heard.reports}) >= count, patience=patience)
-        return list({report.grant: report for report in self.heard.reports}.values())
+    async def report(self, name: str, *, patience: float = PATIENCE_SECONDS) -> Report:
+        """Wait for the report of a job."""
+        await self.until(lambda heard: any(report.name == name for report in heard.reports), patience=patience)
+        return next(report for report in self.heard.reports if report.name == name)
+
+    async def grant(self, name: str) -> GrantId:
+        """Wait until a job is held by a worker, as its heartbeat says."""
+        uid = f"uid-{name}"
+        await self.until(lambda heard: any(claim.uid == uid for claim in heard.claims))
+        return next(grant for grant, claim in self.granted.items() if claim.uid == uid)
+
+    async def waiting(self, priority: Priority = Priority.MEDIUM) -> int:
+        """How many tickets lie in a queue, by the broker's word."""
+        queue = await self._channel.declare_queue(names.ticket_queue(self.pool, priority), passive=True)
+        return queue.declaration_result.message_count or 0
 
     def summary(self) -> str:
         heard = self.heard

@@ -257,6 +257,7 @@ def test_a_silent_leader_closes_claims_and_keeps_handlers(worker: Steering) -> N
     assert last.claims == ()
     assert [held.grant for held in last.grants] == [running]
     assert worker.said(StopConsuming) == [StopConsuming()]
+    assert len(worker.said(Consume)) == 1
     worker.hear()
     assert worker.heartbeats()[-1].hears_leader
     assert len(worker.said(Consume)) == 2

@@ -68,6 +68,28 @@ def test_a_fenced_worker_says_nothing_until_its_handlers_are_dead(worker: Steeri
     assert worker.published() == []
 
 
+def test_a_confirmation_while_handlers_are_being_stopped_gives_them_no_time(worker: Steering) -> None:
+    worker.run("runs")
+    worker.after(5)
+    worker.after(7)
+    overdue = worker.custody.overdue_at
+    before = noticed(worker, Notice.HEARTBEAT_CONFIRMED)
+    worker.confirm()
+    assert worker.custody.overdue_at == overdue
+    assert noticed(worker, Notice.HEARTBEAT_CONFIRMED) == before
+
+
+def test_nothing_of_the_new_incarnation_goes_through_the_old_connection(worker: Steering) -> None:
+    worker.after(12)
+    assert worker.custody.incarnation == "incarnation-2"
+    sent = len(worker.sent())
+    worker.hear(99)
+    worker.after(10)
+    assert len(worker.sent()) == sent
+    worker.connect()
+    assert worker.sent()[-1].incarnation == "incarnation-2"
+
+
 def test_the_new_incarnation_names_the_old_one_and_asks_for_nothing_before_it_is_registered(worker: Steering) -> None:
     grant = worker.run("runs")
     worker.after(12)
@@ -154,11 +176,13 @@ def test_a_result_that_was_reached_is_reported_under_the_incarnation_that_earned
 
 
 def test_what_a_watchdog_sees(worker: Steering) -> None:
-    assert worker.custody.exposed_since is None
+    assert worker.custody.overdue_at is None
     grant = worker.run("runs")
-    assert worker.custody.exposed_since == worker.custody.lease_from
-    worker.end(grant)
-    assert worker.custody.exposed_since is None
+    assert worker.custody.overdue_at == 13.5
+    worker.after(12)
+    assert worker.custody.overdue_at == 14.0
+    worker.end(grant, None)
+    assert worker.custody.overdue_at is None
 
 
 def test_a_reconnect_within_the_lease_loses_nothing(worker: Steering) -> None:

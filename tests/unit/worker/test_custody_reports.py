@@ -178,7 +178,9 @@ def test_a_leaving_worker_lists_what_is_not_settled_even_in_its_last_heartbeat(w
     worker.custody.shut_down(25, worker.now)
     worker.end(grant)
     confirm_all(worker)
-    worker.live(2.5)
+    worker.live(1.5)
+    assert not worker.heartbeats()[-1].leaving  # the leader gets a moment to settle it
+    worker.live(1)
     last = worker.heartbeats()[-1]
     assert last.leaving
     assert [held.grant for held in last.reports] == [grant]
@@ -201,6 +203,19 @@ def test_open_claims_get_a_moment_for_their_answers(worker: Steering) -> None:
     assert len(worker.said(Consume)) == 1
 
 
+def test_a_worker_does_not_leave_while_a_claim_is_open(worker: Steering) -> None:
+    worker.ticket("unanswered")
+    worker.decide()
+    worker.custody.shut_down(25, worker.now)
+    worker.decide()
+    assert worker.heartbeats()[-1].claims != ()
+    assert not worker.heartbeats()[-1].leaving
+    worker.custody.shut_down(0, worker.now)
+    worker.decide()
+    assert worker.claims() == []
+    assert worker.heartbeats()[-1].leaving
+
+
 def test_when_the_grace_is_over_handlers_are_stopped_and_reported_interrupted(worker: Steering) -> None:
     grant = worker.run("a")
     worker.custody.shut_down(3, worker.now)
@@ -208,7 +223,7 @@ def test_when_the_grace_is_over_handlers_are_stopped_and_reported_interrupted(wo
     assert worker.said(Stop) == [Stop(grant, StopReason.SHUTDOWN)]
     worker.end(grant, None)
     (report,) = worker.published()
-    assert (report.outcome, report.reason) == (Outcome.INTERRUPTED, "WorkerShutdown")
+    assert (report.outcome, report.reason) == (Outcome.INTERRUPTED, "WorkerStopped")
 
 
 def test_a_second_request_ends_the_grace(worker: Steering) -> None:

@@ -4,47 +4,47 @@ import subprocess
 import sys
 
 from distriqueue_worker.commands import EXIT_FENCED
-from distriqueue_worker.watchdogs import OVERDUE_SECONDS, Watchdog
+from distriqueue_worker.watchdogs import Watchdog
 
-LEASE = 100.0
+OVERDUE = 100.0
 
 
-def looks(*times: float, since: float | None = LEASE) -> int:
+def looks(*times: float, overdue_at: float | None = OVERDUE) -> int:
     """How often it would have ended the process."""
     ends: list[None] = []
-    watchdog = Watchdog(lambda: since, end=lambda: ends.append(None))
+    watchdog = Watchdog(lambda: overdue_at, end=lambda: ends.append(None))
     for time in times:
         watchdog.look(time)
     return len(ends)
 
 
 def test_it_ends_the_process_at_the_second_look_that_finds_the_lease_overdue() -> None:
-    assert looks(LEASE + OVERDUE_SECONDS - 0.01, LEASE + OVERDUE_SECONDS - 0.005) == 0
-    assert looks(LEASE + OVERDUE_SECONDS) == 0
-    assert looks(LEASE + OVERDUE_SECONDS, LEASE + OVERDUE_SECONDS + 0.25) == 1
+    assert looks(OVERDUE - 0.25, OVERDUE - 0.01) == 0
+    assert looks(OVERDUE - 0.25, OVERDUE) == 0
+    assert looks(OVERDUE, OVERDUE + 0.25) == 1
 
 
 def test_a_loop_that_wakes_and_stops_its_handlers_is_left_alone() -> None:
-    since: list[float | None] = [LEASE]
+    overdue_at: list[float | None] = [OVERDUE]
     ends: list[None] = []
-    watchdog = Watchdog(lambda: since[0], end=lambda: ends.append(None))
-    watchdog.look(LEASE + 60)
-    since[0] = None
-    watchdog.look(LEASE + 60.25)
-    since[0] = LEASE + 61
-    watchdog.look(LEASE + 60.5)
+    watchdog = Watchdog(lambda: overdue_at[0], end=lambda: ends.append(None))
+    watchdog.look(OVERDUE + 60)
+    overdue_at[0] = None
+    watchdog.look(OVERDUE + 60.25)
+    overdue_at[0] = OVERDUE + 61
+    watchdog.look(OVERDUE + 60.5)
     assert ends == []
 
 
 def test_without_handlers_it_does_nothing() -> None:
-    assert looks(LEASE + 100, LEASE + 200, since=None) == 0
+    assert looks(OVERDUE + 100, OVERDUE + 200, overdue_at=None) == 0
 
 
 PROGRAM = """
 
 from distriqueue_worker.clocks import monotonic
-from distriqueue_worker.watchdogs import OVERDUE_SECONDS, Watchdog
-begin = monotonic() - OVERDUE_SECONDS
+from distriqueue_worker.watchdogs import Watchdog
+begin = monotonic()
 with Watchdog(lambda: begin):
     while True:
         sum(range(10_000))  # a loop that never looks at anything

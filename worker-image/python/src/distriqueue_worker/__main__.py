@@ -52,7 +52,7 @@ async def _run(settings: Settings, registry: Registry) -> int:
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(endpoint)
-        stack.enter_context(Watchdog(lambda: worker.custody.exposed_since))
+        stack.enter_context(Watchdog(lambda: worker.custody.overdue_at))
         logs.get_logger().info("serving metrics and probes", host=settings.http_host, port=endpoint.port)
         return await worker.run()
 

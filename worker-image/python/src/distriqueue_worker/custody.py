@@ -62,6 +62,8 @@ from distriqueue_worker.sessions import Session
 
 REASK_SECONDS: Final = 2.0
 """A claim unanswered for so long is asked again with the next heartbeat; the answer will be the same."""
+WATCH_SECONDS: Final = 0.5
+"""How long before the end of the lease a loop that has not begun to stop its handlers counts as blocked."""
 WAKE_SECONDS: Final = 0.25
 """What a worker that wakes after its lease gets to stop its handlers before the process ends."""
 
@@ -127,9 +129,15 @@ class Custody:
         return self.slots - len(self.intake.claims) - len(self.running)
 
     @property
-    def exposed_since(self) -> float | None:
-        """When the lease began, while handlers run under it: what a watchdog in another thread watches."""
-        return self.lease_from if self.running else None
+    def overdue_at(self) -> float | None:
+        """From when on handlers that still run show that the loop does not; None while none runs.
+
+        A watchdog in another thread looks at it, and ends the process. Before the loop has begun to stop the handlers
+        this is a little before the end of the lease, so that two looks still lie within it.
+        """
+        if not self.running or self.lease_from is None:
+            return None
+        return self.lease_from + WORKER_DEAD_SECONDS - WATCH_SECONDS if self._fence_ends is None else self._fence_ends
 
     def answer_keys(self) -> tuple[str, ...]:
         """The routing keys under which a leader may answer: this incarnation, and those of unsettled reports."""
@@ -200,7 +208,6 @@ class Custody:
         self.lease_from = sent if self.lease_from is None else max(self.lease_from, sent)
         if self.drain is not None and self.drain.leaving == sequence:
             self.drain.left = True
-        self._look_at_clock(now)  # one that was under way for so long is no proof any more
 
     def confirm_report(self, grant: GrantId, now: float) -> None:
         """The broker has confirmed a report."""

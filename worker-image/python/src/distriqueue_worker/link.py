@@ -104,6 +104,8 @@ class Wire:
     nacks: list[int] = field(default_factory=list)
     consumers: list[str] = field(default_factory=list)
     steering: asyncio.Task[None] | None = None
+    found: bool = False
+    """The ticket queues were there; if they go, the broker cancels their consumers, or closes the channel."""
 
 
 class Link:
@@ -340,9 +342,10 @@ class Link:
                 continue
             prefetch = self._prefetch
             try:
-                if prefetch is not None:
+                if prefetch is not None and not wire.found:
                     # The leader declares a pool's queues when the first worker of that pool has spoken: not before.
                     await self._wait_for_topology(wire.connection, wire.lost, queues=self._queues)
+                    wire.found = True
                 async with asyncio.timeout(CONNECT_SECONDS):
                     # Waiting for each answer matters: what is delivered before it would be dropped unseen.
                     while wire.consumers:

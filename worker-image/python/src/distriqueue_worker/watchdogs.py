@@ -1,9 +1,9 @@
 """A watchdog in a thread of its own: ends the process when the event loop cannot.
 
 The loop stops its handlers itself when the lease is over. A handler that blocks the loop, or a process that was frozen,
-may keep it from that. Guarantees: handlers that run under a lease which began more than `OVERDUE_SECONDS` ago, at two
-looks in a row, end with the process. The first look gives a loop that has just been woken from a freeze the chance to
-stop them by itself. What holds the interpreter's lock keeps this thread from looking, too.
+may keep it from that. Guarantees: handlers that are overdue at two looks in a row end with the process. The first look
+gives a loop that has just been woken from a freeze the chance to stop them by itself. What holds the interpreter's lock
+keeps this thread from looking, too.
 """
 
 import os
@@ -11,24 +11,22 @@ import threading
 from collections.abc import Callable
 from typing import Final, Self
 
-from distriqueue_protocol.names import WORKER_DEAD_SECONDS
 from distriqueue_worker.clocks import monotonic
 from distriqueue_worker.commands import EXIT_FENCED
 
 LOOK_SECONDS: Final = 0.25
-OVERDUE_SECONDS: Final = WORKER_DEAD_SECONDS - 2 * LOOK_SECONDS
 
 
 class Watchdog:
     """Looks at the lease from outside of the loop; a context manager that ends it.
 
     Args:
-        exposed_since: When the lease began under which handlers run, None if none does; called from another thread.
+        overdue_at: From when on handlers should be dead, None if none runs; called from another thread.
         end: Ends the process; must not return.
     """
 
-    def __init__(self, exposed_since: Callable[[], float | None], *, end: Callable[[], None] | None = None) -> None:
-        self._exposed_since = exposed_since
+    def __init__(self, overdue_at: Callable[[], float | None], *, end: Callable[[], None] | None = None) -> None:
+        self._overdue_at = overdue_at
         self._end = end or _end
         self._stopped = threading.Event()
         self._overdue = False
@@ -43,8 +41,8 @@ class Watchdog:
 
     def look(self, now: float) -> None:
         """Look once."""
-        since = self._exposed_since()
-        overdue = since is not None and now - since >= OVERDUE_SECONDS
+        at = self._overdue_at()
+        overdue = at is not None and now >= at
         if overdue and self._overdue:
             self._end()
         self._overdue = overdue
