@@ -272,13 +272,13 @@ async def test_what_others_wrote_into_the_lease_stays(
         assert metadata["annotations"] == {"note": "y"}
 
 
-async def test_a_lease_without_holder_is_taken_and_was_not_created(
+async def test_a_lease_that_nobody_ever_held_tells_no_more_than_a_missing_one(
     electors: tuple[Elector, Elector], client: KubeClient, namespace: str
 ) -> None:
     body = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": {"name": NAME}}
     await client.request("POST", LEASES.collection(namespace), body=body)
     async with await electors[0].acquire() as leadership:
-        assert not leadership.created
+        assert leadership.created
         assert leadership.transitions == 1
 
 
@@ -352,11 +352,15 @@ async def test_a_leader_frozen_during_a_renewal_does_not_count_from_the_answer(
             clock.skew += 10.0
         return wall_clock()
 
-    leadership = await Elector(clients[0], namespace, NAME, "a", SHORT, clock=clock, wall=wall).acquire()
+    elector = Elector(clients[0], namespace, NAME, "a", SHORT, clock=clock, wall=wall)
+    leadership = await elector.acquire()
     frozen = True
+    await until(lambda: clock.skew > 0)
+    renewing = elector._lease.record
+    await until(lambda: elector._lease.record is not renewing)  # the answer is there
+    assert not leadership.valid()
     async with asyncio.timeout(30):
         await leadership.lost.wait()
-    assert not leadership.valid()
     assert (await lease(client, namespace))["spec"]["holderIdentity"] == "a", "that renewal itself had succeeded"
 
 
