@@ -45,7 +45,7 @@ from distriqueue.core.jobs import (
 )
 from distriqueue.core.observing import Observer
 from distriqueue.core.outbox import Outbox
-from distriqueue.core.records import Records
+from distriqueue.core.records import Records, is_pool_name
 from distriqueue.core.retrying import decide
 from distriqueue.core.roster import PROOF_PATIENCE_SECONDS, Proof, Roster, Session
 from distriqueue.core.times import Now, seconds
@@ -384,6 +384,9 @@ class Leader:
         """See to it that a resource names this session."""
         registration = session.registration
         if registration is None or session.ended:
+            return
+        if not is_pool_name(registration.pool):
+            self._observer.message_ignored("InvalidPool")
             return
         if self.backlog.is_new_pool(registration.pool):
             self._add_pool(registration.pool)

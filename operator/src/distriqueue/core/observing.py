@@ -28,7 +28,7 @@ class Observer(Protocol):
         """A report was not accepted: `Duplicate`, `Stale`, `Unknown`."""
 
     def message_ignored(self, reason: str) -> None:
-        """A message of a worker was ignored: `OldSequence`, `NotIntroduced`, `Over`."""
+        """A message of a worker was ignored: `OldSequence`, `NotIntroduced`, `Over`, `InvalidPool`."""
 
     def incarnation_lost(self, reason: str) -> None:
         """A worker's incarnation was proven lost: `HeartbeatMissed`, `PodGone`, `Replaced`, `Left`."""

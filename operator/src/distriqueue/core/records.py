@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from distriqueue.api.conditions import WorkerCondition, WorkerReason
+from distriqueue.api.jobs import POOL_NAME_PATTERN
+from distriqueue.api.limits import NAME_LIMIT, POOL_NAME_LIMIT, TYPE_LIMIT, WORKER_TYPES_LIMIT
 from distriqueue.api.phases import WorkerPhase
 from distriqueue.api.raw import RawWorker, RawWorkerStatus
 from distriqueue.core.commands import DeleteWorker, WriteWorker
 from distriqueue.core.roster import Session
-from distriqueue.core.times import Now, microtime
+from distriqueue.core.times import Now, checked, microtime
 
 INTERVAL_SECONDS: Final = 5.0
 KEEP_OFFLINE_SECONDS: Final = 600.0
@@ -24,6 +26,7 @@ RETRY_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 20.0
 """How long a worker waits for the name of another in its pod: the other is lost by then, if it is."""
 _NOT_A_NAME = re.compile(r"[^a-z0-9.-]+")
+_POOL_NAME = re.compile(POOL_NAME_PATTERN)
 _REASONS = {
     "HeartbeatMissed": (WorkerReason.HEARTBEAT_MISSED, "nothing was heard of it for 15 s"),
     "PodGone": (WorkerReason.POD_GONE, "the kubelet says that its containers have ended"),
@@ -34,7 +37,13 @@ _REASONS = {
 
 def resource_name(worker: str) -> str:
     """The name of a resource for a worker: its own name, made a DNS subdomain."""
-    return _NOT_A_NAME.sub("-", worker.lower()).strip("-.")[:253] or "worker"
+    labels = (label.strip("-") for label in _NOT_A_NAME.sub("-", worker.lower())[:NAME_LIMIT].split("."))
+    return ".".join(label for label in labels if label) or "worker"
+
+
+def is_pool_name(pool: str) -> bool:
+    """Whether jobs can name this pool. Another must not become the name of a queue, where `*` means everybody's."""
+    return len(pool) <= POOL_NAME_LIMIT and _POOL_NAME.fullmatch(pool) is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +58,7 @@ class Record:
         writing: What is being written.
         not_before: No write before this moment (monotonic).
         offline_at: Since when it is Offline (monotonic).
+        vanished: It was deleted while a write was under way: nobody knows which came first.
     """
 
     name: str
@@ -58,6 +68,7 @@ class Record:
     writing: RawWorkerStatus | None = None
     not_before: float = 0.0
     offline_at: float | None = None
+    vanished: bool = False
 
     def urgent(self) -> bool:
         """Whether more than the load has changed."""
@@ -132,14 +143,16 @@ class Records:
             "version": registration.version,
             "concurrency": registration.concurrency,
             "running": min(len(session.slots), registration.concurrency),
-            "types": list(registration.types),
-            "startTime": registration.start_time,
+            "types": [name for name in registration.types if len(name) <= TYPE_LIMIT][:WORKER_TYPES_LIMIT],
             "epoch": self._epoch,
         }
+        if checked(registration.start_time):
+            status["startTime"] = registration.start_time
         if registration.hostname:
             status["hostname"] = registration.hostname
         if registration.pod_name:
             status["podName"] = registration.pod_name
+        if registration.pod_uid:
             status["podUID"] = registration.pod_uid
         reason = WorkerReason.DRAINING if session.draining else WorkerReason.HEARTBEATING
         _set_ready(status, record.status, ready=not session.draining, reason=reason, message="", now=now)
@@ -184,6 +197,10 @@ class Records:
             return None
         record.written, record.writing = record.writing, None
         record.not_before = mono
+        if record.vanished:
+            record.vanished = False
+            record.written = None
+            return None
         online = record.written.get("phase") != WorkerPhase.OFFLINE
         return record.written.get("incarnation") if online else None
 
@@ -201,8 +218,11 @@ class Records:
             The incarnation that it named and that has to be written again.
         """
         record = self._records.get(name)
-        if record is None or record.writing is not None:
+        if record is None:
             return None
+        if record.writing is not None:
+            record.vanished = True
+            return record.incarnation
         record.written = None
         if record.offline_at is not None:
             del self._records[name]

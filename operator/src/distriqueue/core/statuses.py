@@ -8,14 +8,16 @@ import re
 from dataclasses import dataclass
 from typing import cast
 
+import orjson
+
 from distriqueue.api.conditions import AttemptReason, JobCondition, JobReason
-from distriqueue.api.limits import ERROR_LIMIT, HISTORY_LIMIT, LOG_TAIL_LIMIT, REASON_LIMIT
+from distriqueue.api.limits import ERROR_LIMIT, HISTORY_LIMIT, LOG_TAIL_LIMIT, REASON_LIMIT, RESULT_LIMIT_BYTES
 from distriqueue.api.phases import FINAL_JOB_PHASES, AttemptOutcome, JobPhase
 from distriqueue.api.raw import RawAttempt, RawCondition, RawJobStatus
 from distriqueue.core.jobs import Job, Loss, Slot
 from distriqueue.core.retrying import Verdict
-from distriqueue.core.times import Now, microtime
-from distriqueue_protocol.messages import GrantId, Outcome
+from distriqueue.core.times import Now, checked, microtime
+from distriqueue_protocol.messages import GrantId, Outcome, Report
 
 _OUTCOMES = {
     Outcome.SUCCEEDED: AttemptOutcome.SUCCEEDED,
@@ -50,10 +52,12 @@ class Ending:
 
 
 def reported(slot: Slot) -> Ending:
-    """The ending that a slot's report tells."""
+    """The ending that a slot's report tells; a result that no status can hold is a failure."""
     report = slot.report
     if report is None:
         raise ValueError("the slot has no report")
+    if report.result is not None and (refusal := _refused_result(report)) is not None:
+        report = refusal
     outcome = _OUTCOMES[report.outcome]
     reason = report.reason
     if not reason and outcome is not AttemptOutcome.SUCCEEDED:
@@ -63,8 +67,8 @@ def reported(slot: Slot) -> Ending:
         number=slot.attempt,
         worker=report.worker,
         incarnation=report.incarnation,
-        start_time=report.start_time,
-        completion_time=report.completion_time,
+        start_time=checked(report.start_time) or microtime(slot.granted_at),
+        completion_time=checked(report.completion_time) or microtime(slot.granted_at),
         outcome=outcome,
         grant=slot.grant,
         reason=reason,
@@ -75,13 +79,32 @@ def reported(slot: Slot) -> Ending:
     )
 
 
+def _refused_result(report: Report) -> Report | None:
+    """Workers check their results themselves; the leader does not depend on it."""
+    try:
+        size = len(orjson.dumps(report.result))
+    except TypeError as error:
+        reason, text = AttemptReason.RESULT_NOT_JSON, f"the result is not JSON that Kubernetes can store: {error}"
+    else:
+        if size <= RESULT_LIMIT_BYTES:
+            return None
+        reason = AttemptReason.RESULT_TOO_LARGE
+        text = f"the result has {size} bytes of JSON, and {RESULT_LIMIT_BYTES} is the limit"
+    failed = {"outcome": Outcome.FAILED, "result": None, "reason": reason, "error": text, "permanent": True}
+    return report.model_copy(update=failed)
+
+
+def _start_time(slot: Slot) -> str:
+    return checked(slot.start_time) or microtime(slot.granted_at)
+
+
 def lost(slot: Slot, loss: Loss, *, now: Now) -> Ending:
     """The ending of an attempt whose loss is proven."""
     return Ending(
         number=slot.attempt,
         worker=slot.worker,
         incarnation=slot.incarnation,
-        start_time=slot.start_time or microtime(slot.granted_at),
+        start_time=_start_time(slot),
         completion_time=microtime(now.wall),
         outcome=AttemptOutcome.LOST,
         grant=slot.grant,
@@ -128,7 +151,7 @@ def running(job: Job, slot: Slot, *, epoch: int, now: Now) -> RawJobStatus:
     status.pop("nextAttemptTime", None)
     status["attempt"] = slot.attempt
     status["worker"] = slot.worker
-    status["startTime"] = slot.start_time or microtime(slot.granted_at)
+    status["startTime"] = _start_time(slot)
     if job.queued_time:
         status["queuedTime"] = job.queued_time
     entry: RawAttempt = {

@@ -3,6 +3,7 @@
 `core` never reads a clock. Whoever drives it passes a `Now`, so the simulator can make one up.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,6 +23,16 @@ class Now(NamedTuple):
 def microtime(wall: float) -> str:
     """Write a wall time as Kubernetes' MicroTime: RFC 3339, UTC, six digits of a second."""
     return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def checked(text: str | None) -> str | None:
+    """Return a time that somebody else wrote if a schema takes it, else None."""
+    if not text or _RFC_3339.fullmatch(text) is None or seconds(text) is None:
+        return None
+    return text
 
 
 def seconds(text: str | None) -> float | None:
