@@ -1,113 +1,79 @@
-"""A release with pods: installed under the restricted profile, tested, scraped, upgraded, uninstalled, installed again.
+"""The life of a release with pods: tested, scraped, upgraded, bounded, uninstalled, installed again.
 
-These tests use the one release of the local cluster and leave it installed. They run in the order of the file: the
-first needs what is there, the last begins anew.
+The release is the one of all tests with pods; every test leaves it as it found it. What can be seen without pods is in
+tests/integration/test_chart_*.py.
 """
 
-import json
 import secrets
-import tempfile
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localcluster.binaries import KUBERNETES_VERSION
-from localcluster.clusters import choose_cluster
-from localcluster.installing import CHART, NAMESPACE, RELEASE, helm, install
-from localcluster.resources import kubectl
-from tests.integration.chart_rendering import Manifest, Rendered, eventually, parse
+from localcluster.installing import CHART, NAMESPACE, RELEASE
+from tests.e2e.systems import LEASE, OPERATORS, WORKERS, System
+from tests.integration.chart_rendering import Manifest, Rendered, parse
+from tests.support.jobs import manifest, phase
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600, func_only=True)]
 
-JOBS = "chart-jobs"
-LEASE = f"{RELEASE}-shard-0"
+QUICK = {"type": "calculate", "payload": {"operation": "add", "operands": [1, 2]}}
 
 
 class Release:
-    """The installed release."""
+    """The release, installed and upgraded with the values that it had: no image is built anew meanwhile."""
 
-    def __init__(self) -> None:
-        self.cluster = choose_cluster()
-        self.cluster.up()
-        self.kubectl("create", "namespace", NAMESPACE, ignore="AlreadyExists")
-        restricted = "pod-security.kubernetes.io/enforce=restricted"
-        self.kubectl("label", "namespace", NAMESPACE, restricted, "--overwrite")
-        install(self.cluster)
-        self._values = self.helm("get", "values", RELEASE, "--output=json")
-
-    def helm(self, *arguments: str) -> str:
-        return helm(self.cluster.kubeconfig(), *arguments, f"--namespace={NAMESPACE}")
+    def __init__(self, system: System, values: Path) -> None:
+        self._system = system
+        self._values = values
+        values.write_text(system.helm("get", "values", RELEASE, "--output=json"))
 
     def install(self, *more: str) -> None:
-        """Install or upgrade with the values of the first time and more: no image is built anew meanwhile."""
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as values:
-            values.write(self._values)
-            values.flush()
-            self.helm(
-                *("upgrade", "--install", RELEASE, str(CHART), f"--values={values.name}", "--wait", "--timeout=5m"),
-                *more,
-            )
+        """Install or upgrade with the values of the beginning, and more."""
+        as_it_was = ("upgrade", "--install", RELEASE, str(CHART), f"--values={self._values}")
+        self._system.helm(*as_it_was, *more, "--wait", "--timeout=5m")
+        self._system.until_whole()
 
     def uninstall(self) -> None:
-        self.helm("uninstall", RELEASE, "--wait", "--timeout=3m")
-
-    def kubectl(self, *arguments: str, stdin: str | None = None, ignore: str = "") -> str:
-        try:
-            return kubectl(self.cluster.kubeconfig(), *arguments, stdin=stdin)
-        except Exception as error:
-            if ignore and ignore in str(error):
-                return ""
-            raise
-
-    def get(self, *arguments: str, namespace: str = NAMESPACE) -> Any:
-        return json.loads(self.kubectl("get", *arguments, f"--namespace={namespace}", "--output=json"))
-
-    def lease(self) -> Manifest:
-        found: Manifest = self.get("lease", LEASE)
-        return found
-
-    def pod_ids(self, component: str) -> set[str]:
-        items = self.get("pods", f"--selector=app.kubernetes.io/component={component}")["items"]
-        return {item["metadata"]["uid"] for item in items if "deletionTimestamp" not in item["metadata"]}
-
-    def submit(self, name: str, *, namespace: str = JOBS, **spec: Any) -> None:
-        metadata = {"name": name, "namespace": namespace}
-        spec = {"type": "calculate", "payload": {"operation": "add", "operands": [1, 2]}, **spec}
-        job = {"apiVersion": "distriqueue.io/v1alpha1", "kind": "DistributedJob", "metadata": metadata, "spec": spec}
-        self.kubectl("create", "--filename=-", stdin=json.dumps(job))
-
-    def wait_complete(self, *names: str, namespace: str = JOBS) -> None:
-        jobs = [f"djob/{name}" for name in names]
-        self.kubectl("wait", "--for=condition=Complete", *jobs, f"--namespace={namespace}", "--timeout=90s")
+        """Uninstall; returns when what the chart made is gone."""
+        self._system.helm("uninstall", RELEASE, "--wait", "--timeout=3m")
 
 
-@pytest.fixture(scope="module")
-def release() -> Iterator[Release]:
-    made = Release()
-    made.kubectl("create", "namespace", JOBS, ignore="AlreadyExists")
-    made.kubectl("delete", "djobs", "--all", f"--namespace={JOBS}")
-    yield made
-    made.kubectl("delete", "namespace", JOBS, "--wait=false")
+@pytest.fixture(name="release")
+def release_fixture(system: System, tmp_path: Path) -> Iterator[Release]:
+    """The release, put back as it was."""
+    system.until_whole()
+    release = Release(system, tmp_path / "values.json")
+    yield release
+    release.install()
 
 
-def test_helm_test_runs_a_job_and_leaves_nothing(release: Release) -> None:
-    said = release.helm("test", RELEASE, "--hide-notes")
+def _pod_ids(system: System, component: str) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in system.pods(component)}
+
+
+def test_helm_test_runs_a_job_and_leaves_nothing(system: System) -> None:
+    system.until_whole()
+    said = system.helm("test", RELEASE, "--hide-notes")
     assert said.count("Phase:          Succeeded") == 4
-    left = release.get("pods,serviceaccounts,roles,rolebindings,djobs")["items"]
+    left = system.get("pods,serviceaccounts,roles,rolebindings,djobs")["items"]
     assert not [item for item in left if item["metadata"]["name"].startswith((f"{RELEASE}-test", "smoke-"))]
 
 
 # Monitors against what really exists
 
 
-@pytest.fixture(scope="module")
-def monitors(release: Release) -> Rendered:
+@pytest.fixture(name="monitors", scope="module")
+def monitors_fixture(system: System) -> Rendered:
     """What the release would have if its monitors were switched on: the cluster lacks their definitions."""
+    system.until_whole()
     switches = ("--set=metrics.serviceMonitor.enabled=true", "--set=metrics.podMonitor.enabled=true")
-    text = release.helm("template", RELEASE, str(CHART), f"--kube-version={KUBERNETES_VERSION}", *switches)
-    return Rendered(parse(text))
+    return Rendered(
+        parse(system.helm("template", RELEASE, str(CHART), f"--kube-version={KUBERNETES_VERSION}", *switches))
+    )
 
 
 def _selector(monitor: Manifest) -> str:
@@ -122,15 +88,16 @@ def _scrape(address: str, port: int, path: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("component", "pods", "metric"), [("operator", 2, "distriqueue_"), ("rabbitmq", 1, "rabbitmq_")]
+    ("component", "pods", "metric"), [("operator", OPERATORS, "distriqueue_"), ("rabbitmq", 1, "rabbitmq_")]
 )
 def test_a_service_monitor_finds_services_whose_endpoints_answer(
-    release: Release, monitors: Rendered, component: str, pods: int, metric: str
+    system: System, monitors: Rendered, component: str, pods: int, metric: str
 ) -> None:
     monitor = monitors.one("ServiceMonitor", component)
-    (service,) = release.get("services", _selector(monitor))["items"]
+    assert monitor["spec"]["namespaceSelector"]["matchNames"] == [NAMESPACE]
+    (service,) = system.get("services", _selector(monitor))["items"]
     (endpoint,) = monitor["spec"]["endpoints"]
-    slices = release.get("endpointslices", f"--selector=kubernetes.io/service-name={service['metadata']['name']}")
+    slices = system.get("endpointslices", f"--selector=kubernetes.io/service-name={service['metadata']['name']}")
     targets = [
         (address, port["port"])
         for part in slices["items"]
@@ -144,10 +111,11 @@ def test_a_service_monitor_finds_services_whose_endpoints_answer(
         assert metric in _scrape(address, port, endpoint["path"])
 
 
-def test_the_pod_monitor_finds_the_workers_and_they_answer(release: Release, monitors: Rendered) -> None:
+def test_the_pod_monitor_finds_the_workers_and_they_answer(system: System, monitors: Rendered) -> None:
     monitor = monitors.one("PodMonitor")
-    pods = release.get("pods", _selector(monitor))["items"]
-    assert len(pods) == 2
+    assert monitor["spec"]["namespaceSelector"]["matchNames"] == [NAMESPACE]
+    pods = system.get("pods", _selector(monitor))["items"]
+    assert len(pods) == WORKERS
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     for pod in pods:
         (port,) = (
@@ -162,79 +130,80 @@ def test_the_pod_monitor_finds_the_workers_and_they_answer(release: Release, mon
 # Upgrades
 
 
-def test_an_upgrade_that_changes_no_pod_leaves_the_leader_alone(release: Release) -> None:
-    before, pods = release.lease(), release.pod_ids("operator")
+def test_an_upgrade_that_changes_no_pod_leaves_the_leader_alone(system: System, release: Release) -> None:
+    before, pods = system.get("lease", LEASE), _pod_ids(system, "operator")
     release.install("--set=commonAnnotations.example\\.com/round=two")
-    after = release.lease()
+    after = system.get("lease", LEASE)
     assert after["metadata"]["annotations"]["example.com/round"] == "two"
     assert after["spec"]["holderIdentity"] == before["spec"]["holderIdentity"]
     assert after["spec"]["leaseTransitions"] == before["spec"]["leaseTransitions"]
-    assert release.pod_ids("operator") == pods
-    release.install()
+    assert _pod_ids(system, "operator") == pods
 
 
-def test_an_upgrade_that_changes_all_pods_and_passwords_loses_no_job(release: Release) -> None:
-    before = {part: release.pod_ids(part) for part in ("operator", "worker", "rabbitmq")}
+def test_an_upgrade_that_changes_all_pods_and_passwords_loses_no_job(
+    system: System, release: Release, namespace: str
+) -> None:
+    before = {part: _pod_ids(system, part) for part in ("operator", "worker", "rabbitmq")}
     names = [f"upgraded-{number}" for number in range(20)]
-    for name in names:
-        release.submit(name, type="nap", payload={"sleepSeconds": 2})
+    system.apply(*(manifest(namespace, name, type="record.slow", payload={"seconds": 2}) for name in names))
     new = [f"--set-string=rabbitmq.auth.{user}Password={secrets.token_hex(8)}" for user in ("operator", "worker")]
+
     release.install("--set-string=commonLabels.round=three", *new)
-    after = {part: release.pod_ids(part) for part in before}
+
+    after = {part: _pod_ids(system, part) for part in before}
     assert all(before[part].isdisjoint(after[part]) for part in before)
-    release.wait_complete(*names)
-    release.install()
+    ended = system.until_over(names, namespace=namespace)
+    assert {phase(job) for job in ended.values()} == {"Succeeded"}
 
 
-def test_a_list_of_namespaces_bounds_what_is_run(release: Release) -> None:
-    other = f"{JOBS}-other"
-    release.kubectl("create", "namespace", other, ignore="AlreadyExists")
+def test_a_list_of_namespaces_bounds_what_is_run(system: System, release: Release, namespace: str) -> None:
+    other = f"{namespace}-other"
+    system.kubectl("create", "namespace", other)
     try:
-        release.install(f"--set=watchNamespaces={{{JOBS}}}")
-        release.submit("elsewhere", namespace=other)
-        release.submit("watched")
-        release.wait_complete("watched")
-        assert release.get("djob", "elsewhere", namespace=other)["status"]["phase"] == "Pending"
-        assert not release.kubectl("get", "clusterroles", "--selector=app.kubernetes.io/component=operator", "-oname")
+        release.install(f"--set=watchNamespaces={{{namespace}}}")
+        system.apply(manifest(other, "elsewhere", **QUICK), manifest(namespace, "watched", **QUICK))
+        ended = system.until_over(["watched"], namespace=namespace)
+        assert phase(ended["watched"]) == "Succeeded"
+        assert phase(system.job("elsewhere", namespace=other)) == "Pending"
+        assert not _ours(system.get("clusterroles", "--selector=app.kubernetes.io/component=operator"))
 
         release.install()
-        release.wait_complete("elsewhere", namespace=other)
+        ended = system.until_over(["elsewhere"], namespace=other)
+        assert phase(ended["elsewhere"]) == "Succeeded"
     finally:
-        release.kubectl("delete", "namespace", other, "--wait=false")
+        system.kubectl("delete", "namespace", other, "--wait=false")
 
 
 # The end, and after it
 
 
-def test_uninstall_leaves_jobs_and_definitions_and_a_later_install_goes_on(release: Release) -> None:
-    release.submit("finished")
-    release.wait_complete("finished")
-    epoch = release.get("djob", "finished", namespace=JOBS)["status"]["epoch"]
-    assert release.get("dworkers")["items"]
+def test_uninstall_leaves_jobs_and_definitions_and_a_later_install_goes_on(
+    system: System, release: Release, namespace: str
+) -> None:
+    system.apply(manifest(namespace, "finished", **QUICK))
+    finished = system.until_over(["finished"], namespace=namespace)["finished"]
+    assert system.get("dworkers")["items"]
 
     release.uninstall()
 
     namespaced = "all,configmaps,secrets,serviceaccounts,persistentvolumeclaims,leases,roles,rolebindings,dworkers,pdb"
-    eventually(lambda: not _ours(release.get(namespaced)), seconds=120)
+    system.until(lambda: not _ours(system.get(namespaced)))
     wide = "clusterroles,clusterrolebindings,flowschemas,validatingadmissionpolicies,validatingadmissionpolicybindings"
-    assert not _ours(release.get(wide))
-    finished = release.get("djob", "finished", namespace=JOBS)
-    assert finished["status"]["phase"] == "Succeeded"
+    assert not _ours(system.get(wide))
+    assert system.job("finished", namespace=namespace)["metadata"] == finished["metadata"]
 
-    # Jobs can be made and deleted while nobody is there, and so can their namespace.
-    release.submit("waiting")
-    release.submit("unwanted")
-    release.kubectl("delete", "djob", "unwanted", f"--namespace={JOBS}", "--timeout=10s")
-    release.kubectl("create", "namespace", f"{JOBS}-gone")
-    release.submit("anything", namespace=f"{JOBS}-gone")
-    release.kubectl("delete", "namespace", f"{JOBS}-gone", "--timeout=60s")
+    # Jobs can be made and deleted while nobody is there.
+    system.apply(manifest(namespace, "waiting", **QUICK), manifest(namespace, "unwanted", **QUICK))
+    system.kubectl("delete", "djob", "unwanted", f"--namespace={namespace}", "--timeout=10s")
 
     release.install()
-    release.wait_complete("waiting")
-    assert release.get("djob", "waiting", namespace=JOBS)["status"]["epoch"] > epoch
+
+    waiting = system.until_over(["waiting"], namespace=namespace)["waiting"]
+    assert phase(waiting) == "Succeeded"
+    assert waiting["status"]["epoch"] > finished["status"]["epoch"]
 
 
-def _ours(listed: Manifest) -> set[str]:
+def _ours(listed: Any) -> set[str]:
     """Return the names of what the release, its workers or Helm made."""
     return {
         item["metadata"]["name"]
