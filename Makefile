@@ -76,8 +76,8 @@ bench: venv ## Jobs per second and latency, beside the raw rate of the same API 
 	@$(PY) -m bench.throughput
 
 .PHONY: unit integration e2e test
-unit: venv ## Tests without I/O
-	@$(PY) -m pytest tests/unit
+unit: venv ## Tests without I/O, and the simulator's made-up worlds
+	@$(PY) -m pytest tests/unit tests/simulation
 integration: venv ## Tests on a real API server and RabbitMQ, as processes
 	@$(PY) -m pytest tests/integration
 e2e: venv ## Tests with pods, on the cluster that CLUSTER names; brings it up
