@@ -305,7 +305,6 @@ def _may(cluster: Cluster, user: str, verb: str, what: str, namespace: str = NAM
 GRANTED = [
     ("watch", "distributedjobs.distriqueue.io", "team-a"),
     ("update", "distributedjobs.distriqueue.io --subresource=status", "team-a"),
-    ("create", "events", "team-a"),
     ("create", "distributedworkers.distriqueue.io", NAMESPACE),
     ("patch", "distributedworkers.distriqueue.io --subresource=status", NAMESPACE),
     ("update", f"lease.coordination.k8s.io/{LEASE}", NAMESPACE),
@@ -314,6 +313,8 @@ GRANTED = [
     ("watch", "pods", NAMESPACE),
 ]
 WITHHELD = [
+    ("create", "events", "team-a"),
+    ("patch", "distributedjobs.distriqueue.io --subresource=status", "team-a"),
     ("update", "distributedjobs.distriqueue.io", "team-a"),
     ("create", "distributedjobs.distriqueue.io", "team-a"),
     ("delete", "distributedjobs.distriqueue.io", "team-a"),
