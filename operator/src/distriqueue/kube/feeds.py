@@ -228,7 +228,7 @@ class Feed:
             token = page["metadata"].get("continue", "")
             if not token:
                 break
-            limit = max(_SMALLEST_CHUNK, min(self._chunk, limit * _PAGE_BYTES // len(answer)))
+            limit = next_chunk(limit, len(answer), most=self._chunk)
         scope.version = page["metadata"]["resourceVersion"]
         self._bury(scope, seen)
         scope.behind = scope.asked > serving
@@ -299,6 +299,11 @@ class Feed:
             namespace, name, _ = scope.known.pop(uid)
             metadata = {"namespace": namespace, "name": name, "uid": uid, "resourceVersion": scope.version}
             self._deliver(FeedEvent(FeedType.DELETED, {"metadata": metadata}, int(scope.version)))
+
+
+def next_chunk(chunk: int, page_bytes: int, *, most: int) -> int:
+    """Return how many objects to ask for next, when `chunk` of them made a page of `page_bytes`."""
+    return max(min(_SMALLEST_CHUNK, most), min(most, chunk * _PAGE_BYTES // page_bytes))
 
 
 def _look_at(task: asyncio.Future[None]) -> None:
