@@ -339,15 +339,22 @@ async def test_a_process_killed_by_others_is_named(running: Running, tmp_path: P
 
 
 async def test_a_process_ends_itself_when_the_lease_is_not_renewed(tmp_path: Path) -> None:
-    ends = [monotonic() + 3.0]
-    running = Running(lease=lambda: ends[-1])
+    ends: list[float] = []
+
+    def lease() -> float:
+        ends.append(monotonic() + 1.0)
+        return ends[-1]
+
+    running = Running(lease=lease)
     grant = running.start("process", {"pid": str(tmp_path / "pid")})
-    started = await pids(tmp_path / "pid")
-    ends.append(ends[0] + 1.0)
-    running.runtime.renew()
+    begun = asyncio.create_task(pids(tmp_path / "pid"))
+    while not begun.done():  # to start takes longer than the first lease
+        running.runtime.renew()
+        await asyncio.wait({begun}, timeout=0.1)
+    started = begun.result()
     result = await running.end(grant)
-    # Between the lease and the renewed one it lived, and after it nothing did.
     assert monotonic() >= ends[-1]
+    assert monotonic() >= ends[0] + 0.1
     assert result is not None
     assert result.reason == "ProcessDied"
     await until(lambda: not any(map(alive, started)))

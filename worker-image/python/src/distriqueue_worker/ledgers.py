@@ -17,6 +17,8 @@ RETRY_MOST: Final = 5.0
 RESEND_FIRST: Final = 5.0
 """Seconds after the first confirmation until an unsettled report is sent again."""
 RESEND_NEXT: Final = 10.0
+SCAN_SECONDS: Final = 0.1
+"""Every entry is looked at no more often."""
 
 
 @dataclass(slots=True)
@@ -38,6 +40,7 @@ class ReportLedger:
         self._entries: dict[GrantId, Entry] = {}
         self._fresh: list[Entry] = []
         self._unconfirmed = 0
+        self._scan_at = float("-inf")
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -74,7 +77,10 @@ class ReportLedger:
                 yield entry.report
 
     def take_due(self, now: float) -> Iterator[Report]:
-        """All reports that are due for publishing; they are in flight from now on. Looks at every entry."""
+        """All reports that are due for publishing; they are in flight from now on."""
+        if now < self._scan_at:
+            return
+        self._scan_at = now + SCAN_SECONDS
         for entry in self._entries.values():
             if not entry.in_flight and entry.due <= now:
                 entry.in_flight = True
@@ -103,6 +109,7 @@ class ReportLedger:
 
     def reconnect(self, now: float) -> None:
         """The connection is gone: what was in flight is unknown, and what was never confirmed is due at once."""
+        self._scan_at = now
         for entry in self._entries.values():
             entry.in_flight = False
             entry.failures = 0

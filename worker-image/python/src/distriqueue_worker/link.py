@@ -167,7 +167,7 @@ class Link:
                     await asyncio.gather(self._attempt, return_exceptions=True)
                     await self._drop()
                     raise
-            except (aiormq.exceptions.AMQPError, OSError, RuntimeError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever a broken connection raises, another one is made
                 why = f"{type(error).__name__}: {error}"
             await self._drop()
             self._events.disconnected(number, why)
@@ -356,7 +356,7 @@ class Link:
                     for queue in self._queues:
                         consumed = await wire.tickets.basic_consume(queue, self._ticket_reader(wire))
                         wire.consumers.append(consumed.consumer_tag or "")
-            except (aiormq.exceptions.AMQPError, OSError, RuntimeError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, without consumers this connection is no use
                 self._lose(wire, f"consuming failed: {error!r}")
                 return
             if not self._steer.is_set():
@@ -395,7 +395,7 @@ class Link:
     async def _send(self, wire: Wire, sequence: int, publishing: Coroutine[Any, Any, Any]) -> None:
         try:
             confirmation = await publishing
-        except (aiormq.exceptions.AMQPError, OSError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - a gap in the session is mended by a new connection's heartbeat
             self._lose(wire, f"a session message was not confirmed: {error!r}")
             return
         if isinstance(confirmation, Basic.Ack) and self._wire is wire:
@@ -419,7 +419,7 @@ class Link:
                 await wire.tickets.basic_ack(tag, multiple=multiple, wait=False)
             for tag, multiple in nacks:
                 await wire.tickets.basic_nack(tag, multiple=multiple, requeue=True, wait=False)
-        except (aiormq.exceptions.AMQPError, OSError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - the deliveries are in doubt, and a new connection ends that
             self._lose(wire, f"an acknowledgement could not be sent: {error!r}")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

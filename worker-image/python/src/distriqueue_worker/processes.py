@@ -138,16 +138,21 @@ def _read_line(stream: int) -> tuple[bytes, bytes]:
 
 def _watch(commands: int, until: float, buffer: bytes) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    while (left := until - monotonic()) > 0:
-        signal.setitimer(signal.ITIMER_REAL, left + LAST_RESORT_SECONDS)
-        # Not for all that is left: this waits by a clock that stands still while the machine sleeps.
-        if not select.select([commands], [], [], min(left, LOOK_SECONDS))[0]:
-            continue
-        chunk = os.read(commands, CHUNK_BYTES)
-        if not chunk:
+    while True:
+        *lines, buffer = buffer.split(b"\n")
+        until = max([until, *map(float, lines)])
+        left = until - monotonic()
+        if left > 0:
+            signal.setitimer(signal.ITIMER_REAL, left + LAST_RESORT_SECONDS)
+        # Not for all that is left: this waits by a clock that stands still while the machine sleeps. And when nothing
+        # is left it still looks once: the renewal may lie there, and only this process was slow.
+        if select.select([commands], [], [], min(max(left, 0), LOOK_SECONDS))[0]:
+            chunk = os.read(commands, CHUNK_BYTES)
+            if not chunk:
+                break
+            buffer += chunk
+        elif left <= 0:
             break
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        until = max([until, *map(float, filter(None, lines))])
     os.killpg(0, signal.SIGKILL)
 
 

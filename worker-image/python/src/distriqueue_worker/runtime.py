@@ -85,7 +85,11 @@ class Runtime:
             text = f"this worker has no handler for the type '{ticket.type}'; it knows: {known}"
             loop.call_soon(self._end, attempt, Ending(failure(UNKNOWN_TYPE, text)))
         else:
-            attempt.body = self._begin(attempt, *found, begin)
+            try:
+                attempt.body = self._begin(attempt, *found, begin)
+            except Exception as error:  # noqa: BLE001 - no more threads, for example: this attempt has failed
+                loop.call_soon(self._end, attempt, Ending(error=error))
+                return utc_text(begin)
             if ticket.timeout_seconds is not None:
                 attempt.timer = loop.call_later(ticket.timeout_seconds, self._time_out, attempt)
         return utc_text(begin)
