@@ -144,7 +144,7 @@ def connection_info(credentials: Credentials) -> kopf.ConnectionInfo:
     """The same credentials in kopf's words."""
     configuration = credentials.configuration
     token: Mapping[str, str] = configuration.api_key or {}
-    header = token.get("BearerToken", "")
+    header = token.get("BearerToken", "").strip()  # a token file may end with a newline
     scheme, _, value = header.partition(" ")
     return kopf.ConnectionInfo(
         server=credentials.server,
