@@ -151,6 +151,7 @@ async def test_an_answer_that_is_lost_is_unanswered_and_not_repeated(
         relay.swallow_answers()
         writing = asyncio.create_task(writer.write(*key(made), {"note": "landed"}))
         await relay.swallowed()
+        relay.answer_again()  # a repetition would now be answered: with a conflict with itself
         relay.cut()
         with pytest.raises(Unanswered) as lost:
             await writing
