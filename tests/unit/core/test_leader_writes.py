@@ -286,3 +286,14 @@ def test_the_wall_clock_is_only_written_down() -> None:
     desk.now = desk.now._replace(wall=WALL - 7200)
     desk.report(worker, "a", grant)
     assert desk.land(desk.write())["phase"] == "Succeeded"
+
+
+def test_a_spec_that_makes_no_ticket_is_refused_and_holds_nobody_up() -> None:
+    desk = Desk([raw_job("a", timeoutSeconds=0), raw_job("b")]).lead()
+    assert [command.ticket.name for command in desk.of(PublishTicket)] == ["b"]
+    write = desk.write()
+    assert (write.name, write.status["conditions"][0]["reason"]) == ("a", "InvalidSpec")
+    assert "timeoutSeconds" in write.status["error"]
+    desk.land(write)
+    assert desk.leader.backlog.retrying == 0
+    assert {out for _, _, out in desk.leader.backlog.lanes()} == {0, 1}

@@ -118,7 +118,7 @@ def test_a_worker_that_was_stopped_has_lost_the_attempt() -> None:
 
 
 def test_a_refusal_says_so_in_both_conditions() -> None:
-    status = statuses.refused(job(), reason=JobReason.PAYLOAD_TOO_LARGE, message="too big", epoch=100, now=NOW)
+    status = statuses.refused(job(), (JobReason.PAYLOAD_TOO_LARGE, "too big"), epoch=100, now=NOW)
     assert valid(status).phase == "Failed"
     assert condition(status, "Accepted") == ("False", "PayloadTooLarge")
     assert condition(status, "Failed") == ("True", "PayloadTooLarge")

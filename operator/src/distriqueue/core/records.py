@@ -18,7 +18,7 @@ from distriqueue.api.phases import WorkerPhase
 from distriqueue.api.raw import RawWorker, RawWorkerStatus
 from distriqueue.core.commands import DeleteWorker, WriteWorker
 from distriqueue.core.roster import Session
-from distriqueue.core.times import Now, checked, microtime
+from distriqueue.core.times import Now, checked, microtime, whole_seconds
 
 INTERVAL_SECONDS: Final = 5.0
 KEEP_OFFLINE_SECONDS: Final = 600.0
@@ -242,7 +242,7 @@ def _set_ready(
     status: RawWorkerStatus, before: RawWorkerStatus, *, ready: bool, reason: WorkerReason, message: str, now: Now
 ) -> None:
     value = "True" if ready else "False"
-    changed = microtime(now.wall)[:19] + "Z"
+    changed = whole_seconds(now.wall)
     for old in before.get("conditions", []):
         if old.get("type") == WorkerCondition.READY and old.get("status") == value:
             changed = old["lastTransitionTime"]

@@ -8,7 +8,7 @@ an incarnation that is over by its own word or the kubelet's nothing is heard an
 that it ended an incarnation (`supersedes`); that two were in one pod proves nothing about either.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
@@ -125,6 +125,11 @@ class Roster:
             written=True,
             pod_uid=pod_uid,
         )
+
+    @property
+    def proving(self) -> bool:
+        """Whether any proof is under way."""
+        return bool(self._proofs)
 
     @property
     def expecting(self) -> int:
@@ -246,7 +251,7 @@ class Roster:
         else:
             proof.inbox = True
 
-    def settled(self, tags: tuple[int, ...]) -> None:
+    def settled(self, tags: Iterable[int]) -> None:
         """These deliveries of the report queue are judged, written and acknowledged."""
         self.unsettled.difference_update(tags)
         for proof in self._proofs.values():

@@ -16,7 +16,7 @@ from distriqueue.api.phases import FINAL_JOB_PHASES, AttemptOutcome, JobPhase
 from distriqueue.api.raw import RawAttempt, RawCondition, RawJobStatus
 from distriqueue.core.jobs import Job, Loss, Slot
 from distriqueue.core.retrying import Verdict
-from distriqueue.core.times import Now, checked, microtime
+from distriqueue.core.times import Now, checked, microtime, whole_seconds
 from distriqueue_protocol.messages import GrantId, Outcome, Report
 
 _OUTCOMES = {
@@ -49,6 +49,13 @@ class Ending:
     log_tail: str = ""
     result: object = None
     permanent: bool = False
+
+
+def ending(slot: Slot, *, now: Now) -> Ending:
+    """How the attempt of a slot ended: by its report, or by its loss if there is none."""
+    if slot.report is not None or slot.lost is None:
+        return reported(slot)
+    return lost(slot, slot.lost, now=now)
 
 
 def reported(slot: Slot) -> Ending:
@@ -120,7 +127,7 @@ def _condition(kind: JobCondition, value: bool, reason: str, message: str, *, jo
         "reason": reason,
         "message": message,
         "observedGeneration": job.generation,
-        "lastTransitionTime": microtime(now.wall)[:19] + "Z",
+        "lastTransitionTime": whole_seconds(now.wall),
     }
 
 
@@ -190,8 +197,9 @@ def ended(job: Job, ending: Ending, verdict: Verdict, *, epoch: int, now: Now) -
     return status
 
 
-def refused(job: Job, *, reason: JobReason, message: str, epoch: int, now: Now) -> RawJobStatus:
+def refused(job: Job, refusal: tuple[JobReason, str], *, epoch: int, now: Now) -> RawJobStatus:
     """The leader will not run the job at all."""
+    reason, message = refusal
     status = _base(job, phase=JobPhase.FAILED, epoch=epoch, now=now)
     status["error"] = message[:ERROR_LIMIT]
     status["completionTime"] = microtime(now.wall)

@@ -5,6 +5,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -22,7 +23,19 @@ class Now(NamedTuple):
 
 def microtime(wall: float) -> str:
     """Write a wall time as Kubernetes' MicroTime: RFC 3339, UTC, six digits of a second."""
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    micros = round(wall * 1_000_000)
+    return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06}Z"
+
+
+def whole_seconds(wall: float) -> str:
+    """Write a wall time as Kubernetes' Time: RFC 3339, UTC, whole seconds."""
+    return _second(int(wall)) + "Z"
+
+
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    # A leader writes thousands of times within one second.
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)

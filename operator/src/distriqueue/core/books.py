@@ -1,0 +1,176 @@
+"""The books of one term: jobs, sessions, reports, and what the leader wants done.
+
+Everything that decides (`admitting`, `granting`, `staffing`, `writing`, `takeovers`) works on the one `Books` of its
+term; here stands only what has to be true whoever decides. Guarantees: a slot is with its job and with the session that
+lists it, or with neither; a job that is over stays until nothing older than its end can arrive; a term that is to end
+wants nothing else.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from distriqueue.api.limits import PAYLOAD_LIMIT_BYTES
+from distriqueue.api.phases import JobPhase
+from distriqueue.core.backlog import Backlog, RunwaySettings
+from distriqueue.core.commands import AckReports, Command, DeclarePool, StepDown
+from distriqueue.core.jobs import Job, Slot, Stage, Write, WriteKind
+from distriqueue.core.observing import Observer
+from distriqueue.core.outbox import Outbox
+from distriqueue.core.records import Records
+from distriqueue.core.roster import Roster, Session
+from distriqueue.core.times import Now, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSettings:
+    """What may be tuned of a term.
+
+    Attributes:
+        running_after: Seconds after which a held job is written as Running; a shorter one never is.
+        queued_after: Seconds after which a ticket that is out is written as Queued.
+        resend_after: Seconds after which a ticket that nobody claimed, though slots are free, is sent again.
+        payload_limit: Bytes of JSON that a payload may have.
+        quiet_writes: Writes of Queued wait while more writes than this are under way.
+    """
+
+    running_after: float = 1.0
+    queued_after: float = 3.0
+    resend_after: float = 15.0
+    payload_limit: int = PAYLOAD_LIMIT_BYTES
+    quiet_writes: int = 8
+    runway: RunwaySettings = field(default_factory=RunwaySettings)
+
+
+class Books:
+    """See the module.
+
+    Attributes:
+        leading: The takeover is done: grants and tickets are allowed.
+        held: Jobs whose slot is taken.
+        writes: Status writes under way, by number.
+    """
+
+    def __init__(self, *, epoch: int, now: Now, observer: Observer, settings: LeaderSettings) -> None:
+        self.epoch = epoch
+        self.observer = observer
+        self.settings = settings
+        self.leading = False
+        self.held = 0
+        self.jobs: dict[str, Job] = {}
+        self.writes: dict[int, Write] = {}
+        self.backlog = Backlog(settings.runway)
+        self.roster = Roster(epoch=epoch, mono=now.mono)
+        self.records = Records(epoch=epoch)
+        self.outbox = Outbox(epoch=epoch)
+        self._commands: list[Command] = []
+        self._acks: list[int] = []
+        self._down: StepDown | None = None
+
+    # --- what is to be done ------------------------------------------------------------------------------------
+
+    def want(self, command: Command) -> None:
+        """Have something done."""
+        self._commands.append(command)
+
+    def take(self) -> list[Command]:
+        """Return what is to be done, and forget it. A leader that steps down wants nothing else."""
+        if self._down is not None:
+            return [self._down]
+        self._commands.extend(self.outbox.take())
+        if self._acks:
+            self._commands.append(AckReports(tuple(self._acks)))
+            self._acks = []
+        commands, self._commands = self._commands, []
+        return commands
+
+    def step_down(self, reason: str, *, minimum_epoch: int) -> None:
+        """End the term."""
+        if self._down is None or self._down.minimum_epoch < minimum_epoch:
+            self._down = StepDown(reason, minimum_epoch)
+
+    def acknowledge(self, tags: Iterable[int]) -> None:
+        """These deliveries of the report queue are judged and written: they leave with the next commands."""
+        self._acks.extend(tags)
+        self.roster.settled(tags)
+
+    def add_pool(self, pool: str) -> None:
+        """See to it that a pool has queues."""
+        if self.backlog.is_new_pool(pool):
+            self.backlog.add_pool(pool)
+            self.want(DeclarePool(pool))
+
+    # --- slots -------------------------------------------------------------------------------------------------
+
+    def hold(self, job: Job, slot: Slot, session: Session | None) -> None:
+        """A grant takes the slot of a job that is free."""
+        job.slot = slot
+        job.stage = Stage.HELD
+        self.held += 1
+        if session is not None:
+            session.slots[job.uid] = slot
+
+    def entrust(self, job: Job, slot: Slot, session: Session) -> None:
+        """Another session answers for a slot from here on."""
+        self._detach(job, slot)
+        slot.incarnation = session.incarnation
+        session.slots[job.uid] = slot
+
+    def release(self, job: Job, slot: Slot) -> None:
+        """The slot is free again; what becomes of the job is the caller's."""
+        self._detach(job, slot)
+        job.slot = None
+        self.held -= 1
+
+    def _detach(self, job: Job, slot: Slot) -> None:
+        session = self.roster.sessions.get(slot.incarnation)
+        if session is not None and session.slots.get(job.uid) is slot:
+            del session.slots[job.uid]
+
+    def free(self, job: Job, slot: Slot, why: str) -> None:
+        """Free a slot whose grant is over: its report is refused, or its handler stopped."""
+        self.release(job, slot)
+        if slot.report is None:
+            if slot.incarnation:
+                self.outbox.stop(slot.incarnation, slot.grant, why)
+        elif job.write is None or job.write.kind is not WriteKind.END or job.write.slot is not slot:
+            # Else its end is being written: whether it is accepted after all is seen by the answer.
+            self.refuse_report(slot)
+
+    def refuse_report(self, slot: Slot) -> None:
+        """The report of a slot comes too late."""
+        self.observer.report_refused("Stale")
+        self.settle(slot)
+
+    def settle(self, slot: Slot) -> None:
+        """Acknowledge the deliveries of a slot's report and tell its worker to forget it."""
+        if slot.tags:
+            self.acknowledge(slot.tags)
+            slot.tags = []
+        if slot.report is not None:
+            self.outbox.settle(slot.report.incarnation, slot.grant)
+
+    # --- jobs --------------------------------------------------------------------------------------------------
+
+    def queue(self, job: Job, now: Now) -> None:
+        """Let a job that nobody holds wait: for its time, or for its turn."""
+        due = seconds(job.status.get("nextAttemptTime")) if job.phase == JobPhase.RETRYING else None
+        # The wall clock of the leader that wrote the time may have been wrong by any amount.
+        wait = min(due - now.wall, 2.0 * job.backoff.max_seconds) if due is not None else 0.0
+        if wait > 0:
+            self.backlog.wait_until(job, due=now.mono + wait)
+        else:
+            self.backlog.wait(job)
+
+    def finish(self, job: Job, why: str) -> None:
+        """Close the books of a job that is over. Whoever still runs it is told to stop, what it reports is settled."""
+        self.backlog.leave(job)
+        job.stage = Stage.FINAL
+        job.payload = {}
+        job.status = {"phase": job.phase}
+        if job.slot is not None:
+            self.free(job, job.slot, why)
+
+    def forget(self, job: Job) -> None:
+        """Let go of a job that is over, once the watch has shown it so: nothing older can come after that."""
+        if job.stage is Stage.FINAL and job.write is None and job.seen >= job.resource_version and not job.gone:
+            self.jobs.pop(job.uid, None)

@@ -1,0 +1,172 @@
+"""Claims, grants and reports: who may run a job, who does, and whose word about it counts.
+
+Guarantees: a grant takes the one slot of a job, and a claim gets the same answer however often it is asked. What the
+full state of a worker names is compared with the books: a grant of an earlier leader that nobody contradicts is
+adopted, of several the highest; what is over is stopped or settled; a slot whose worker has neither the grant nor the
+claim is free.
+A report is accepted when its grant is above `lastGrant` and holds the slot, or when nobody contradicts it.
+"""
+
+from itertools import count
+
+from distriqueue.api.conditions import AttemptReason
+from distriqueue.api.phases import JobPhase
+from distriqueue.core.books import Books
+from distriqueue.core.jobs import Job, Loss, Slot, Stage
+from distriqueue.core.roster import Session
+from distriqueue.core.times import Now
+from distriqueue.core.writing import Writing
+from distriqueue_protocol.messages import Answer, Claim, GrantId, Heartbeat, HeldGrant, Refusal, Report
+
+
+class Granting:
+    """See the module."""
+
+    def __init__(self, books: Books, writing: Writing) -> None:
+        self._books = books
+        self._writing = writing
+        self._counter = count(1)
+
+    # --- claims ------------------------------------------------------------------------------------------------
+
+    def answer(self, session: Session, now: Now) -> None:
+        """Answer what may be answered: nothing before the takeover is done and a resource names the worker."""
+        books = self._books
+        if not session.claims or not books.leading or not session.written or session.ended:
+            return
+        for number, claim in session.claims.items():
+            answer = session.answered.get(number)
+            if answer is None:
+                answer = session.answered[number] = self._judge(session, claim, now)
+            books.outbox.answer(session.incarnation, answer)
+        # A claim is answered once; a heartbeat that still lists it brings it back here, and it gets the same answer.
+        session.claims = {}
+
+    def _judge(self, session: Session, claim: Claim, now: Now) -> Answer:
+        """Grant a claim, or say why not."""
+        books = self._books
+        job = books.jobs.get(claim.uid)
+        refusal: Refusal | None = None
+        if job is None:
+            refusal = Refusal.DELETED
+        elif job.stage is Stage.FINAL or job.refusal is not None:
+            refusal = Refusal.FINISHED
+        elif job.slot is not None:
+            refusal = Refusal.TAKEN
+        elif claim.attempt != job.next_attempt or job.stage is Stage.BACKOFF:
+            refusal = Refusal.OLD_ATTEMPT
+        if refusal is not None or job is None:
+            books.observer.claim_answered(str(refusal))
+            return Answer(claim=claim.id, refusal=refusal)
+        grant = GrantId(books.epoch, next(self._counter))
+        slot = Slot(
+            grant=grant,
+            claim=claim.id,
+            incarnation=session.incarnation,
+            worker=session.record,
+            attempt=claim.attempt,
+            granted_at=now.wall,
+        )
+        books.backlog.granted(job)
+        books.hold(job, slot, session)
+        self._writing.watch(job, slot, now)
+        books.observer.claim_answered("Granted")
+        return Answer(claim=claim.id, grant=grant)
+
+    # --- the full state of a worker ----------------------------------------------------------------------------
+
+    def compare(self, session: Session, heartbeat: Heartbeat, now: Now) -> None:
+        """Hold the books against what a worker says that it has."""
+        for held in heartbeat.grants:
+            self._recognise(session, held, now, reported=False)
+        for held in heartbeat.reports:
+            self._recognise(session, held, now, reported=True)
+        for uid, slot in list(session.slots.items()):
+            listed = slot.grant in session.listed or slot.claim in session.claims
+            if not listed and slot.report is None and slot.lost is None:
+                self.give_back(self._books.jobs[uid], slot, now)
+
+    def give_back(self, job: Job, slot: Slot, now: Now) -> None:
+        """A worker says that it has neither the grant nor the claim: it closed the claim before the grant arrived."""
+        if slot.announced:
+            # A status says, or may say, that this attempt runs: it has to be ended there, too.
+            slot.lost = Loss(AttemptReason.WORKER_LOST, f"worker {slot.worker} lives and does not have the attempt")
+            self._writing.advance(job, now)
+            return
+        self._books.release(job, slot)
+        self._books.observer.slot_returned()
+        self._books.queue(job, now)
+
+    def _recognise(self, session: Session, held: HeldGrant, now: Now, *, reported: bool) -> None:
+        """A worker names a grant: it is known, or adopted, or over."""
+        books = self._books
+        job = books.jobs.get(held.uid)
+        slot = job.slot if job is not None else None
+        if job is not None and slot is not None and slot.grant == held.grant:
+            slot.start_time = held.start_time or slot.start_time
+            if slot.incarnation != session.incarnation:
+                # A process that lost its lease keeps its reports: the incarnation that lists one now answers for it.
+                books.entrust(job, slot, session)
+            return
+        over = job is None or job.stage is Stage.FINAL or held.grant <= job.last_grant
+        if job is None or over or (slot is not None and slot.grant > held.grant):
+            if not reported:
+                books.outbox.stop(session.incarnation, held.grant, "Over")
+            elif over:
+                books.outbox.settle(session.incarnation, held.grant)
+            return
+        adopted = self._adopt(job, session, held.grant, attempt=held.attempt, claim=held.claim, now=now)
+        adopted.start_time = held.start_time
+
+    def _adopt(self, job: Job, session: Session | None, grant: GrantId, *, attempt: int, claim: int, now: Now) -> Slot:
+        """A grant of an earlier leader that nobody contradicts takes the slot; of several, the highest."""
+        if job.slot is not None:
+            self._books.free(job, job.slot, "Over")
+        else:
+            self._books.backlog.leave(job)
+        registration = session.registration if session is not None else None
+        slot = Slot(
+            grant=grant,
+            claim=claim,
+            incarnation=session.incarnation if session is not None else "",
+            worker=session.record or registration.worker if session is not None and registration is not None else "",
+            attempt=attempt,
+            granted_at=now.wall,
+            announced=job.phase == JobPhase.RUNNING,
+        )
+        self._books.hold(job, slot, session)
+        self._writing.watch(job, slot, now)
+        return slot
+
+    # --- reports -----------------------------------------------------------------------------------------------
+
+    def report(self, report: Report, tag: int, now: Now) -> None:
+        """A report came; `tag` is acknowledged once what it says is written, or refused."""
+        books = self._books
+        grant = report.grant
+        if grant.epoch > books.epoch:
+            books.step_down(f"a report is of epoch {grant.epoch}", minimum_epoch=grant.epoch)
+            return
+        books.roster.unsettled.add(tag)
+        session = books.roster.sessions.get(report.incarnation)
+        if session is not None:
+            books.roster.alive(session, mono=now.mono)
+        job = books.jobs.get(report.uid)
+        slot = job.slot if job is not None else None
+        refusal = "Unknown"
+        if job is not None and job.stage is not Stage.FINAL:
+            refusal = ""
+            if grant <= job.last_grant:
+                refusal = "Duplicate" if grant == job.last_grant else "Stale"
+            elif slot is not None and slot.grant > grant:
+                refusal = "Stale"
+        if refusal or job is None:
+            books.observer.report_refused(refusal)
+            books.acknowledge((tag,))
+            books.outbox.settle(report.incarnation, grant)
+            return
+        if slot is None or slot.grant != grant:
+            slot = self._adopt(job, session, grant, attempt=report.attempt, claim=0, now=now)
+        slot.report = report
+        slot.tags.append(tag)
+        self._writing.advance(job, now)

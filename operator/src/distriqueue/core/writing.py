@@ -1,0 +1,257 @@
+"""Status writes: one at a time for each job, each decided on the version that it carries.
+
+Guarantees: the end of an attempt is written from its report, or from its proven loss, and frees the slot when it has
+landed; `Running` and `Queued` are written late and never for what is over by then, so a short job costs one write. A
+write without an answer is still under way: it is read again and decided again. What another has written is obeyed. A
+write that does not succeed is put off longer each time.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Final
+
+from distriqueue.api.conditions import JobReason
+from distriqueue.api.fences import Fence
+from distriqueue.api.phases import FINAL_JOB_PHASES, AttemptOutcome, JobPhase
+from distriqueue.api.raw import RawJob, RawJobStatus
+from distriqueue.core import statuses
+from distriqueue.core.books import Books
+from distriqueue.core.commands import WriteStatus
+from distriqueue.core.jobs import Job, Slot, Stage, Write, WriteKind
+from distriqueue.core.retrying import decide
+from distriqueue.core.times import Now, seconds
+from distriqueue_protocol.messages import Outcome
+
+LONGEST_PAUSE_SECONDS: Final = 10.0
+"""Between two tries of a write that is refused, or meets a conflict, again and again."""
+_UNWRITABLE: Final = "ResultRefused"
+
+
+class Writing:
+    """See the module.
+
+    Args:
+        books: Of the term.
+        draw: Random numbers in [0, 1), for the jitter of retries.
+    """
+
+    def __init__(self, books: Books, *, draw: Callable[[], float]) -> None:
+        self._books = books
+        self._draw = draw
+        self._numbers = count(1)
+        self._held_since: deque[tuple[float, Job, Slot]] = deque()
+        self._again: list[tuple[float, int, Job]] = []
+
+    # --- deciding ----------------------------------------------------------------------------------------------
+
+    def advance(self, job: Job, now: Now) -> None:
+        """Write the end of an attempt, if it has ended and nothing else is being written, or the refusal of a job."""
+        slot = job.slot
+        ended = slot is not None and (slot.report is not None or slot.lost is not None)
+        if not (ended or job.refusal is not None) or job.write is not None or job.stage is Stage.FINAL:
+            return
+        if now.mono < job.not_before:
+            heappush(self._again, (job.not_before, next(self._numbers), job))
+        elif ended and slot is not None:
+            self._write(job, WriteKind.END, self._end(job, slot, now))
+        elif job.refusal is not None:
+            self._write(job, WriteKind.REFUSE, statuses.refused(job, job.refusal, epoch=self._books.epoch, now=now))
+
+    def refuse(self, job: Job, reason: JobReason, message: str, now: Now) -> None:
+        """The leader will not run a job."""
+        job.refusal = (reason, message)
+        self.advance(job, now)
+
+    def _end(self, job: Job, slot: Slot, now: Now) -> RawJobStatus:
+        ending = statuses.ending(slot, now=now)
+        verdict = decide(
+            outcome=ending.outcome,
+            permanent=ending.permanent,
+            attempt=ending.number,
+            max_attempts=job.max_attempts,
+            backoff=job.backoff,
+            draw=self._draw(),
+        )
+        return statuses.ended(job, ending, verdict, epoch=self._books.epoch, now=now)
+
+    def _write(self, job: Job, kind: WriteKind, status: RawJobStatus) -> None:
+        number = next(self._numbers)
+        job.write = self._books.writes[number] = Write(id=number, kind=kind, job=job, slot=job.slot, status=status)
+        self._books.want(
+            WriteStatus(
+                id=number,
+                namespace=job.namespace,
+                name=job.name,
+                uid=job.uid,
+                resource_version=job.resource_version,
+                status=status,
+            )
+        )
+
+    # --- what happened to a write ------------------------------------------------------------------------------
+
+    def written(self, number: int, resource_version: int, now: Now) -> RawJob | None:
+        """A write succeeded.
+
+        Returns:
+            What the watch has shown since then, if it was somebody else's: to be read now.
+        """
+        write = self._books.writes.pop(number)
+        job = write.job
+        if job.write is not write:
+            return None  # deleted meanwhile
+        self._landed(job, write, resource_version, now)
+        skipped, job.skipped = job.skipped, None
+        newer = skipped is not None and int(skipped["metadata"]["resourceVersion"]) > resource_version
+        return skipped if newer else None
+
+    def _landed(self, job: Job, write: Write, resource_version: int, now: Now) -> None:
+        """What a write says is true from here on."""
+        books = self._books
+        job.write = None
+        job.resource_version = resource_version
+        job.failures = 0
+        job.read_status(write.status)
+        slot = write.slot
+        if write.kind is WriteKind.END and slot is not None:
+            books.settle(slot)
+            self._count_end(job, slot, write.status)
+            if job.slot is slot:
+                books.release(job, slot)
+            if job.phase in FINAL_JOB_PHASES:
+                books.finish(job, "Finished")
+            elif job.slot is None:
+                books.queue(job, now)
+        elif write.kind is WriteKind.REFUSE:
+            books.observer.job_ended(job, job.phase, queue_seconds=0.0)
+            books.finish(job, "Refused")
+        self.advance(job, now)
+        books.forget(job)
+
+    def reread(self, number: int, resource: RawJob | None, now: Now) -> RawJob | None:
+        """A write met a conflict or got no answer, and the job was read again.
+
+        Returns:
+            What was read, if it is not what we wrote: to be read back, and decided again.
+        """
+        write = self._books.writes.pop(number)
+        job = write.job
+        if job.write is not write:
+            return None
+        job.skipped = None
+        if resource is None or resource["metadata"]["uid"] != job.uid:
+            # The watch may still show it: nothing older than this counts any more.
+            job.write = None
+            job.gone = True
+            self._give_up(job, write)
+            self._books.finish(job, "Deleted")
+            return None
+        self._books.observer.write_repeated("Conflict")
+        if write.kind is WriteKind.END and _is_ours(resource.get("status", {}), write.status):
+            self._landed(job, write, int(resource["metadata"]["resourceVersion"]), now)
+            return None
+        job.write = None
+        self._give_up(job, write)
+        self._put_off(job, now)
+        if write.kind is WriteKind.RUNNING and write.slot is not None and job.slot is write.slot:
+            write.slot.announced = False
+            self._held_since.append((now.mono, job, write.slot))
+        return resource
+
+    def refused(self, number: int, fences: frozenset[Fence], message: str, now: Now) -> None:
+        """The API server refused a write for what it says (422).
+
+        Args:
+            number: The write.
+            fences: The fences that it names.
+            message: The server's words.
+            now: The moment.
+        """
+        books = self._books
+        write = books.writes.pop(number)
+        job = write.job
+        if Fence.EPOCH in fences:
+            books.step_down("a later leader has written", minimum_epoch=books.epoch)
+            return
+        if job.write is not write:
+            return
+        job.write = None
+        books.observer.write_repeated("Refused")
+        self._give_up(job, write)
+        slot = job.slot
+        if fences:
+            # It came too late, whatever it says: the job is over, or a later grant is. The watch will show which.
+            books.finish(job, "Over")
+            return
+        if slot is not None and slot.report is not None and slot.report.reason != _UNWRITABLE:
+            # The result is something that the schema cannot hold: the attempt has failed, and says so.
+            slot.report = slot.report.model_copy(
+                update={
+                    "outcome": Outcome.FAILED,
+                    "result": None,
+                    "reason": _UNWRITABLE,
+                    "error": f"the API server refused the status: {message}"[:2000],
+                    "log_tail": "",
+                    "permanent": True,
+                    "start_time": "",
+                    "completion_time": "",
+                }
+            )
+        else:
+            self._put_off(job, now)
+        self.advance(job, now)
+
+    def _give_up(self, job: Job, write: Write) -> None:
+        """A write did not land; the report of a slot that was freed meanwhile is refused now."""
+        slot = write.slot
+        if write.kind is WriteKind.END and slot is not None and slot is not job.slot:
+            self._books.refuse_report(slot)
+
+    @staticmethod
+    def _put_off(job: Job, now: Now) -> None:
+        """A write did not succeed. The first is decided again at once; one that never does must not become a storm."""
+        job.failures += 1
+        if job.failures > 1:
+            job.not_before = now.mono + min(0.1 * 2.0 ** min(job.failures, 16), LONGEST_PAUSE_SECONDS)
+
+    def _count_end(self, job: Job, slot: Slot, status: RawJobStatus) -> None:
+        entry = status["attempts"][-1]
+        start, end = seconds(status.get("startTime")), seconds(entry.get("completionTime"))
+        took = max(0.0, end - start) if start is not None and end is not None else 0.0
+        outcome = AttemptOutcome(entry["outcome"])
+        observer = self._books.observer
+        observer.attempt_ended(job, outcome, reason=entry.get("reason", ""), execution_seconds=took)
+        if job.phase in FINAL_JOB_PHASES:
+            observer.job_ended(job, job.phase, queue_seconds=max(0.0, slot.granted_at - job.created))
+
+    # --- what has been so for a while --------------------------------------------------------------------------
+
+    def watch(self, job: Job, slot: Slot, now: Now) -> None:
+        """A slot was taken: if it still is after a while, `Running` is written."""
+        self._held_since.append((now.mono, job, slot))
+
+    def tick(self, now: Now) -> None:
+        """Write what was put off, and Running and Queued for what has been so for a while."""
+        settings, epoch, writes = self._books.settings, self._books.epoch, self._books.writes
+        while self._again and self._again[0][0] <= now.mono:
+            self.advance(heappop(self._again)[2], now)
+        while self._held_since and self._held_since[0][0] <= now.mono - settings.running_after:
+            _, job, slot = self._held_since.popleft()
+            if job.slot is not slot or slot.announced or slot.report is not None or slot.lost is not None:
+                continue
+            if job.write is None:
+                slot.announced = True
+                self._write(job, WriteKind.RUNNING, statuses.running(job, slot, epoch=epoch, now=now))
+            else:
+                self._held_since.append((now.mono, job, slot))
+        for job in self._books.backlog.long_out(mono=now.mono, age=settings.queued_after):
+            if job.write is None and job.phase != JobPhase.QUEUED and len(writes) < settings.quiet_writes:
+                self._write(job, WriteKind.QUEUED, statuses.queued(job, epoch=epoch, now=now))
+
+
+def _is_ours(status: RawJobStatus, written: RawJobStatus) -> bool:
+    """Whether a status that was read is the one that a write without an answer carried."""
+    keys = ("phase", "attempt", "epoch", "lastGrant", "completionTime", "nextAttemptTime")
+    return all(status.get(key) == written.get(key) for key in keys)
