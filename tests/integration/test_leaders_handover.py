@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from distriqueue.kube.resources import LEASES
+from distriqueue_protocol.names import HEARTBEAT_SECONDS, WORKER_FENCE_SECONDS
 from localcluster.programs import Program
 from tests.support.jobs import Jobs, phase
 from tests.support.records import Record
@@ -144,6 +145,35 @@ async def test_a_leader_is_frozen_past_its_lease_and_wakes(
     lease = await jobs.client.request("GET", LEASES.path(stage.namespace, "distriqueue-shard-0"))
     assert successor.metric("distriqueue_leader") == 1
     assert successor.name in lease["spec"]["holderIdentity"]
+
+
+async def test_the_next_leader_waits_for_a_worker_that_is_frozen(stage: Stage, jobs: Jobs, leader: Program) -> None:
+    """What it holds may still run: it is not given to anybody before it has spoken or is proven lost."""
+    worker = stage.worker("slow-to-answer", concurrency=2, WORKER_POOL="slow-to-answer")
+    names = ["slow-to-answer-1", "slow-to-answer-2"]
+    for name in names:
+        await jobs.create(name, type="hold", payload={"until": "slow-to-answer"}, poolName="slow-to-answer")
+    for name in names:
+        await jobs.until(name, lambda job: phase(job) == "Running")
+    successor = other(stage, leader)
+    frozen_at = time.monotonic()
+    worker.freeze()
+    try:
+        await asyncio.to_thread(leader.stop)
+        await until(lambda: successor.metric("distriqueue_leader") == 1)
+        stage.worker("quick-to-answer", concurrency=2, WORKER_POOL="slow-to-answer")
+    finally:
+        worker.thaw()
+        frozen_for = time.monotonic() - frozen_at
+    stage.records.release("slow-to-answer")
+    ended = await jobs.all_ended(names)
+    assert {phase(job) for job in ended} == {"Succeeded"}
+    outcomes = [entry["outcome"] for job in ended for entry in job["status"]["attempts"]]
+    if frozen_for < WORKER_FENCE_SECONDS - HEARTBEAT_SECONDS:
+        assert outcomes == ["Succeeded", "Succeeded"]
+        assert stage.records.starts_by_job(prefix="slow-to-answer") == dict.fromkeys(names, 1)
+    else:  # a machine so busy that its lease was over: its attempts are lost, and nothing else is
+        assert outcomes in (["Lost", "Succeeded", "Lost", "Succeeded"], ["Succeeded", "Succeeded"])
 
 
 ENDS = ("LeaseLost", "BrokerLost", "SteppedDown")
