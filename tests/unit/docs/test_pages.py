@@ -1,6 +1,7 @@
 """What the pages say is so: links lead somewhere, targets of make exist, every field and every reason is named."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +85,13 @@ def test_every_phase_and_reason_is_on_its_page(page: str, words: list[str]) -> N
     text = (DIRECTORY / page).read_text(encoding="utf-8")
     missing = [str(word) for word in words if not re.search(rf"\b{word}\b", text)]
     assert not missing
+
+
+def test_every_direct_dependency_has_its_reason() -> None:
+    text = (DIRECTORY / "dependencies.md").read_text(encoding="utf-8")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = settings["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values(), *settings["dependency-groups"].values()]
+    names = {re.split(r"[\[<>=~! ]", requirement)[0] for group in groups for requirement in group}
+    assert len(names) > 15
+    assert not [package for package in sorted(names) if not re.search(rf"(?<![\w-]){package}(?![\w-])", text)]
