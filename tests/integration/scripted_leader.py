@@ -151,6 +151,11 @@ class ScriptedLeader:
         queue = await self._channel.declare_queue(names.ticket_queue(self.pool, priority), passive=True)
         return queue.declaration_result.message_count or 0
 
+    async def consumers(self, priority: Priority = Priority.MEDIUM) -> int:
+        """How many consumers a queue has, by the broker's word."""
+        queue = await self._channel.declare_queue(names.ticket_queue(self.pool, priority), passive=True)
+        return queue.declaration_result.consumer_count or 0
+
     def summary(self) -> str:
         heard = self.heard
         last = heard.heartbeats[-1][1] if heard.heartbeats else None

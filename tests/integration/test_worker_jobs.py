@@ -81,10 +81,17 @@ async def test_a_refused_job_never_runs_and_its_ticket_is_gone(broker: Broker, p
         await leader.submit("cancelled")
         await leader.submit("wanted")
         await leader.report("wanted")
-        await until_waiting(leader, 0)
         assert 'distriqueue_worker_claims_total{answer="Cancelled"} 1.0' in worker.get("/metrics")
         assert worker.metric("distriqueue_worker_jobs_total") == 1
         assert all(report.name != "cancelled" for report in leader.heard.reports)
+        # What was not acknowledged would come back together with the end of its consumer.
+        worker.kill()
+
+        async def deserted() -> bool:
+            return await leader.consumers() == 0
+
+        await until(deserted)
+        assert await leader.waiting() == 0
 
 
 async def test_a_failure_tells_why(broker: Broker, programs: Programs) -> None:
