@@ -21,9 +21,7 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.done: requirements/dev.lock
-	@echo "==> Python environment (once, cached in $(VENV))"
 	@./localcluster/prepare-python "$(PYTHON)" "$(VENV)"
-	@touch $@
 
 .PHONY: venv venv-path
 venv: $(VENV)/.done ## The Python environment, from the lock file
