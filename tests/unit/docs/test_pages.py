@@ -91,7 +91,11 @@ def test_every_direct_dependency_has_its_reason() -> None:
     text = (DIRECTORY / "dependencies.md").read_text(encoding="utf-8")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = settings["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values(), *settings["dependency-groups"].values()]
+    groups = [
+        project["dependencies"],
+        *project["optional-dependencies"].values(),
+        *settings["dependency-groups"].values(),
+    ]
     names = {re.split(r"[\[<>=~! ]", requirement)[0] for group in groups for requirement in group}
     assert len(names) > 15
     assert not [package for package in sorted(names) if not re.search(rf"(?<![\w-]){package}(?![\w-])", text)]
