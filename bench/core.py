@@ -1,8 +1,8 @@
 """How many jobs a second the leader's decisions take on one core: events in, commands out, no I/O.
 
-Run with `python -m bench.core [--jobs N] [--waiting N] [--workers N] [--profile]`. Only the CPU time of the
-leader's calls counts; what a worker, the broker and the API server would say is made outside of that clock. Prints one line of figures,
-and with `--profile` where the time goes.
+Run with `python -m bench.core [--jobs N] [--waiting N] [--workers N] [--profile]`. Only the CPU time of the leader's
+calls counts; what a worker, the broker and the API server would say is made outside of that clock. Prints one line of
+figures, and with `--profile` where the time goes.
 """
 
 import argparse
@@ -150,23 +150,26 @@ class Bench:
                     case PublishTicket():
                         self.tickets.append(command.ticket)
                         self.leader.on_ticket_confirmed(command.uid, command.number, queued_time=self._text)
-                    case SendToWorker(incarnation, message):
-                        for answer in message.answers:
-                            if answer.grant is not None:
-                                ticket = self._asked.pop((incarnation, answer.claim))
-                                reports.append(self._report(ticket, answer.grant, incarnation))
+                    case SendToWorker():
+                        reports += self._reports(command)
                     case WriteStatus():
                         self._land(command)
                     case WriteWorker(name):
                         self._tell(self.leader.on_worker_written, name)
                     case SendMarker(number):
                         for through in (False, True):
-                            self._tell(
-                                self.leader.on_marker, Marker(epoch=EPOCH, id=number), through_reports=through
-                            )
+                            self._tell(self.leader.on_marker, Marker(epoch=EPOCH, id=number), through_reports=through)
             for report in reports:
                 self._tell(self.leader.on_report, report, next(self._versions))
             commands = self._drain()
+
+    def _reports(self, sent: SendToWorker) -> list[Report]:
+        """A worker ends at once what it was granted."""
+        return [
+            self._report(self._asked.pop((sent.incarnation, answer.claim)), answer.grant, sent.incarnation)
+            for answer in sent.message.answers
+            if answer.grant is not None
+        ]
 
     def _report(self, ticket: Ticket, grant: GrantId, incarnation: str) -> Report:
         return Report(
