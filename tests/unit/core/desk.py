@@ -148,14 +148,18 @@ class Desk:
     # --- time --------------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float) -> list[Command]:
-        """Let time go by, with a tick each half second; returns all that nobody has looked at yet."""
+        """Let time go by; returns all that nobody has looked at yet."""
+        self.idle(seconds)
+        return self.take()
+
+    def idle(self, seconds: float) -> None:
+        """Let time go by, with a tick each half second."""
         while seconds > 0:
             step = min(0.5, seconds)
             seconds -= step
             self.now = Now(self.now.mono + step, self.now.wall + step)
             self.leader.tick(self.now)
             self.collect()
-        return self.take()
 
     # --- what comes in -----------------------------------------------------------------------------------------
 
@@ -284,7 +288,7 @@ class Worker:
 
 
 def introduced(desk: Desk, name: str = "w", **more: Any) -> Worker:
-    """A worker that has spoken and whose resource is written."""
+    """A worker that has spoken and whose resource is written; what was wanted until then counts as seen."""
     worker = Worker(desk, name, **more)
     worker.beat()
     desk.wait(0.5)
