@@ -38,7 +38,7 @@ class Connection:
         self._lost = lost
         self._late: float | None = None
         self._up = Pipe(broker.scheduler, broker.latency)
-        self._down = Pipe(broker.scheduler, broker.latency)
+        self._down: dict[str, Pipe] = {}
         self.deliveries: dict[int, tuple[QueueName, Ticket]] = {}
         self.reports: dict[int, Report | Marker] = {}
         self.number = 0
@@ -61,14 +61,23 @@ class Connection:
 
         self._up.send(arrive)
 
-    def down(self, action: Action) -> None:
-        """From the broker to the client."""
+    def down(self, action: Action, channel: str = "") -> None:
+        """From the broker to the client; each channel keeps its own order."""
 
         def arrive() -> None:
             if not self.cut:
                 self.process.post(lambda: action() if self.open_here else None)
 
-        self._down.send(arrive)
+        self._channel(channel).send(arrive)
+
+    def _channel(self, name: str) -> Pipe:
+        if name not in self._down:
+            self._down[name] = Pipe(self.broker.scheduler, self.broker.latency)
+        return self._down[name]
+
+    def stall(self, channel: str, seconds: float) -> None:
+        """What the client reads of a channel lags behind for a while."""
+        self._channel(channel).stall(seconds)
 
     def close(self) -> None:
         """The client closes it, or its process has died: the broker knows soon."""
@@ -231,7 +240,7 @@ class Broker:
             connection.deliveries[number] = (name, ticket)
             queue.unacked[connection] = queue.unacked.get(connection, 0) + 1
             _, deliver = queue.consumers[connection]
-            connection.down(partial(deliver, ticket, number))
+            connection.down(partial(deliver, ticket, number), "tickets")
 
     # --- sessions ----------------------------------------------------------------------------------------------
 
@@ -245,7 +254,7 @@ class Broker:
             self.inbox_readers[epoch] = deliver
             connection, waiting = self.inboxes[epoch]
             while waiting:
-                connection.down(partial(deliver, waiting.popleft()))
+                connection.down(partial(deliver, waiting.popleft()), "inbox")
 
     def publish_session(self, message: SessionMessage) -> None:
         """Heartbeats and claims: a copy for each inbox that there is."""
@@ -261,7 +270,7 @@ class Broker:
         if deliver is None:
             waiting.append(message)
         else:
-            connection.down(partial(deliver, message))
+            connection.down(partial(deliver, message), "inbox")
 
     def bind_answers(
         self, connection: Connection, keys: tuple[str, ...], deliver: Callable[[LeaderMessage | EpochCall], None]
@@ -300,7 +309,7 @@ class Broker:
             message = self.reports.popleft()
             connection.number += 1
             connection.reports[connection.number] = message
-            connection.down(partial(deliver, message, connection.number))
+            connection.down(partial(deliver, message, connection.number), "reports")
 
     def ack_reports(self, connection: Connection, tags: tuple[int, ...]) -> None:
         """Forget them."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from distriqueue.api.raw import RawJob, RawWorker
+from distriqueue.core.books import Books
 from distriqueue.core.commands import (
     AckReports,
     CallRoll,
@@ -20,6 +21,7 @@ from distriqueue.core.commands import (
     WriteStatus,
     WriteWorker,
 )
+from distriqueue.core.jobs import Stage
 from distriqueue.core.leader import Leader, LeaderSettings
 from distriqueue.core.observing import SilentObserver
 from distriqueue.core.times import Now, microtime
@@ -34,11 +36,34 @@ from tests.simulation.api_server import (
     Watch,
 )
 from tests.simulation.broker import Broker, Connection
+from tests.simulation.histories import ViolationError
 from tests.simulation.scheduling import Process
 
 TICK_SECONDS = 0.25
 STAND_SECONDS = 0.5
 RENEW_SECONDS = 1.0
+
+
+def check_books(books: Books) -> None:
+    """Whether the leader's books agree with each other.
+
+    Raises:
+        ViolationError: They do not.
+    """
+    stages = [job.stage for job in books.jobs.values()]
+    lanes = list(books.backlog.lanes())
+    slots = {uid: slot for session in books.roster.sessions.values() for uid, slot in session.slots.items()}
+    agree = {
+        "slots held": books.held == sum(job.slot is not None for job in books.jobs.values()),
+        "slots of sessions": all(books.jobs[uid].slot is slot for uid, slot in slots.items()),
+        "jobs held": all((job.slot is not None) == (job.stage is Stage.HELD) for job in books.jobs.values()),
+        "tickets out": sum(out for _, _, out in lanes) == stages.count(Stage.TICKETED),
+        "jobs in backoff": books.backlog.retrying == stages.count(Stage.BACKOFF),
+        "writes": {job.write.id for job in books.jobs.values() if job.write is not None} <= books.writes.keys(),
+    }
+    wrong = [what for what, right in agree.items() if not right]
+    if wrong:
+        raise ViolationError(f"the books do not agree: {wrong}")
 
 
 class Replica(Process):
@@ -209,6 +234,7 @@ class Term:
         if self.leader is not None and self.valid():
             self.leader.tick(self.replica.now())
             self._drain()
+            check_books(self.leader._books)
             self._after(TICK_SECONDS, self._tick)
 
     # --- events ------------------------------------------------------------------------------------------------

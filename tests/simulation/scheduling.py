@@ -99,6 +99,10 @@ class Pipe:
         self._latency = latency
         self._last = 0.0
 
+    def stall(self, seconds: float) -> None:
+        """Let nothing more arrive for a while."""
+        self._last = max(self._last, self._scheduler.now + seconds)
+
     def send(self, action: Action) -> None:
         """Let something arrive at the other end."""
         self._last = max(self._scheduler.now + self._latency(), self._last)

@@ -190,6 +190,7 @@ class World:
             self._drain_worker,
             self._cut_connection,
             self._cut_connection,
+            self._stall_channel,
             self._silence_api_server,
             self._reset_broker,
             self._delete_something,
@@ -246,6 +247,11 @@ class World:
         if self.broker.connections:
             connection = self.rng.choice(self.broker.connections)
             connection.sever(here=self.rng.choice([0.01, 5.0, 15.0]), there=self.rng.choice([0.01, 5.0, 12.0]))
+
+    def _stall_channel(self) -> None:
+        if self.broker.connections:
+            connection = self.rng.choice(self.broker.connections)
+            connection.stall(self.rng.choice(["inbox", "reports", "tickets", ""]), self.rng.choice([1.0, 5.0, 18.0]))
 
     def _silence_api_server(self) -> None:
         weather = self.api.weather
