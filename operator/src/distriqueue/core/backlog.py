@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
+from typing import Final
 
 from distriqueue.core.jobs import Job, Stage
 from distriqueue_protocol.names import Priority
 
 Queue = tuple[str, Priority]
+PAUSE_SECONDS: Final = 0.5
+"""A queue that refuses tickets is left alone for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class _Lane:
     out: int = 0
     granted: int = 0
     rate: float = 0.0
+    resumes: float = float("-inf")
 
 
 class Backlog:
@@ -57,6 +61,7 @@ class Backlog:
         self._out_since: deque[tuple[float, int, Job]] = deque()
         self._out_long: deque[tuple[float, int, Job]] = deque()
         self._measured_at = 0.0
+        self._taken_at = 0.0
         self.retrying = 0
 
     def lanes(self) -> Iterator[tuple[Queue, int, int]]:
@@ -81,6 +86,11 @@ class Backlog:
         job.waiting_entry = next(self._entries)
         lane.waiting += 1
         heappush(lane.heap, (-job.priority_value, job.created, job.waiting_entry, job))
+
+    def not_taken(self, job: Job) -> None:
+        """The broker did not take a job's ticket: nothing is published to that queue for a moment."""
+        self._lanes[job.queue].resumes = self._taken_at + PAUSE_SECONDS
+        self.wait(job)
 
     def wait_until(self, job: Job, *, due: float) -> None:
         """Let a job wait for its next attempt until `due` (monotonic)."""
@@ -134,8 +144,9 @@ class Backlog:
             slots: Slots of the workers of each pool.
             mono: The moment, for `overdue`.
         """
+        self._taken_at = mono
         for (pool, _), lane in self._lanes.items():
-            if not lane.waiting:
+            if not lane.waiting or mono < lane.resumes:
                 continue
             room = self._room(lane, slots.get(pool, 0))
             while lane.out < room and lane.heap:

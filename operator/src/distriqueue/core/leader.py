@@ -275,7 +275,7 @@ class Leader:
         """The broker did not take the ticket, or had no queue for it."""
         job = self._books.jobs.get(uid)
         if job is not None and job.ticket == number and job.stage is Stage.TICKETED:
-            self._books.backlog.wait(job)
+            self._books.backlog.not_taken(job)
             self._books.want(DeclarePool(job.pool))
 
     # --- time --------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Record:
         writing: What is being written.
         not_before: No write before this moment (monotonic).
         offline_at: Since when it is Offline (monotonic).
+        settled: A status that was found to need no write, so that it is not compared again.
         vanished: It was deleted while a write was under way: nobody knows which came first.
     """
 
@@ -68,6 +69,7 @@ class Record:
     writing: RawWorkerStatus | None = None
     not_before: float = 0.0
     offline_at: float | None = None
+    settled: RawWorkerStatus | None = None
     vanished: bool = False
 
     def urgent(self) -> bool:
@@ -123,7 +125,7 @@ class Records:
             record = Record(name=name, incarnation=session.incarnation, status={})
             self._records[name] = record
         elif record.incarnation != session.incarnation:
-            record.written = None
+            record.written = record.settled = None
         record.incarnation = session.incarnation
         record.offline_at = None
         session.record = name
@@ -175,12 +177,15 @@ class Records:
         """The writes and deletions that are due."""
         gone: list[str] = []
         for record in self._records.values():
-            if record.writing is not None or mono < record.not_before:
+            quiet = record.status is record.settled and record.offline_at is None
+            if quiet or record.writing is not None or mono < record.not_before:
                 continue
             if record.offline_at is not None and mono - record.offline_at >= KEEP_OFFLINE_SECONDS:
                 gone.append(record.name)
                 yield DeleteWorker(record.name)
-            elif _differs(record) and (record.urgent() or mono >= record.not_before + INTERVAL_SECONDS):
+            elif not _differs(record):
+                record.settled = record.status
+            elif record.urgent() or mono >= record.not_before + INTERVAL_SECONDS:
                 record.writing = record.status
                 yield WriteWorker(record.name, record.status)
         for name in gone:
@@ -195,6 +200,7 @@ class Records:
         record = self._records.get(name)
         if record is None or record.writing is None:
             return None
+        record.settled = None
         record.written, record.writing = record.writing, None
         record.not_before = mono
         if record.vanished:
@@ -223,7 +229,7 @@ class Records:
         if record.writing is not None:
             record.vanished = True
             return record.incarnation
-        record.written = None
+        record.written = record.settled = None
         if record.offline_at is not None:
             del self._records[name]
             return None
