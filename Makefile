@@ -18,7 +18,7 @@ SOURCES := operator/src worker-image/python/src localcluster tests bench docs
 
 .PHONY: help
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.done: requirements/dev.lock
 	@./localcluster/prepare-python "$(PYTHON)" "$(VENV)"

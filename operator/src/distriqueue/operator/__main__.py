@@ -22,8 +22,9 @@ def main() -> int:
         settings = OperatorSettings()
     except ValidationError as error:
         for problem in error.errors():
-            name = "DISTRIQUEUE_" + "_".join(str(part) for part in problem["loc"]).upper()
-            sys.stderr.write(f"{name}: {problem['msg']} (it is {problem['input']!r})\n")
+            where = "_".join(str(part) for part in problem["loc"]).upper()
+            # Without a place it is about several variables, and the whole input would show the broker's password.
+            sys.stderr.write(f"DISTRIQUEUE_{where}: {problem['msg']}\n" if where else f"{problem['msg']}\n")
         return 2
     configure(level=settings.log_level, format_=settings.log_format)
     return uvloop.run(_run(settings))

@@ -4,9 +4,9 @@ Fails with `pydantic.ValidationError` before anything is started; `__main__` tur
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from distriqueue.api.limits import PAYLOAD_LIMIT_BYTES
@@ -74,6 +74,20 @@ class OperatorSettings(BaseSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _lease_times(self) -> Self:
+        retry, renew, lease = (
+            self.lease_retry_seconds,
+            self.lease_renew_deadline_seconds,
+            self.lease_duration_seconds,
+        )
+        if not retry < renew < lease:
+            raise ValueError(
+                f"LEASE_RETRY_SECONDS ({retry:g}) must be below LEASE_RENEW_DEADLINE_SECONDS ({renew:g}), and that "
+                f"below LEASE_DURATION_SECONDS ({lease})"
+            )
+        return self
 
     def broker_url(self) -> str:
         """The AMQP URL, with its password.

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8080, ge=0, le=65535)
     """0 takes any free port and logs it."""
     worker_pool: str = Field(
-        default=DEFAULT_POOL, min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+        default=DEFAULT_POOL, min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
     )
     """Whose tickets the worker takes."""
     worker_concurrency: int = Field(default=4, ge=1, le=10_000)
