@@ -194,6 +194,7 @@ class World:
             self._silence_api_server,
             self._reset_broker,
             self._delete_something,
+            self._install_again,
         ]
 
     def _calm_down(self) -> None:
@@ -274,6 +275,15 @@ class World:
             self.api.delete_worker(name)
         else:
             self.api.lease = None
+
+    def _install_again(self) -> None:
+        """The operator goes with its Lease and the workers' resources, and comes again; the workers stay."""
+        if self.rng.random() < 0.5:
+            for replica in self.replicas:
+                replica.kill()
+            self.api.lease = None
+            self.api.workers.clear()
+            self.deleted_workers.clear()
 
     # --- its course --------------------------------------------------------------------------------------------
 

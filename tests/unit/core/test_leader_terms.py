@@ -94,10 +94,10 @@ def test_an_offline_worker_is_not_waited_for() -> None:
     assert desk.step() is Step.MARKING
 
 
-def test_whoever_had_to_create_the_lease_waits_for_strangers_if_anything_was_ever_granted() -> None:
-    fresh = Desk([raw_job("a")], lease_created=True)
+def test_whoever_had_to_create_the_lease_waits_for_strangers_if_there_is_anything_that_they_may_hold() -> None:
+    fresh = Desk([raw_job("a", status={"phase": "Succeeded", "epoch": 5})], lease_created=True)
     assert fresh.step() is Step.MARKING
-    desk = Desk([raw_job("a", status={"phase": "Queued", "epoch": 5})], lease_created=True)
+    desk = Desk([raw_job("a")], lease_created=True)
     desk.wait(14.5)
     assert desk.step() is Step.ROLL_CALL
     desk.wait(1.0)

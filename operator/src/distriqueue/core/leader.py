@@ -106,14 +106,14 @@ class Leader:
             jobs: All jobs, from a consistent list.
             workers: All DistributedWorkers, likewise.
             lease_created: The Lease had to be created. Then nothing proves that the workers' resources are still
-                those of the last leader, so workers that no resource names get the time to speak.
+                those of the last leader, so workers that no resource names get the time to speak, if there are jobs
+                that they may hold. That no status names an epoch proves nothing: a short attempt is not written before
+                it ends.
             now: The moment.
         """
         books = self._books
-        granted_before = False
         for resource in jobs:
             epoch = resource.get("status", {}).get("epoch", 0)
-            granted_before = granted_before or epoch > 0
             if epoch > self.epoch:
                 books.step_down(f"a status has epoch {epoch}", minimum_epoch=epoch)
             self._admission.shown(resource, now)
@@ -124,7 +124,7 @@ class Leader:
             record = books.records.adopt(worker, now=now)
             if record is not None:
                 books.roster.expect(record.incarnation, record=record.name, pod_uid=record.status.get("podUID", ""))
-        if lease_created and granted_before:
+        if lease_created and books.jobs:
             self._takeover.wait_for_strangers(now)
         self.tick(now)
 
