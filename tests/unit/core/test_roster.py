@@ -201,3 +201,13 @@ def test_slots_follow_what_workers_say() -> None:
     one.end(session, "PodGone")
     assert one.slots_by_pool() == {}
     assert one.pools_with_room() == set()
+
+
+def test_the_report_queue_alone_proves_nothing() -> None:
+    one = roster()
+    known(one)
+    (number,) = one.suspects(mono=WORKER_LOST_SECONDS)
+    one.marker(number, through_reports=True)
+    assert one.proven() == [], "its heartbeats may stand in the inbox"
+    one.marker(number, through_reports=False)
+    assert len(one.proven()) == 1

@@ -15,7 +15,7 @@ from distriqueue.api import limits
 from distriqueue.api.conditions import JobReason
 from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
 from distriqueue.api.raw import RawJob, RawJobSpec, RawJobStatus
-from distriqueue.core.times import seconds
+from distriqueue.core import times
 from distriqueue_protocol.messages import NO_GRANT, GrantId, Report
 from distriqueue_protocol.names import Priority
 
@@ -227,7 +227,7 @@ def read_job(resource: RawJob, *, wall: float) -> Job:
         raise InvalidSpecError("spec.type is missing: name the kind of work, for example 'email'")
     if priority is None:
         raise InvalidSpecError(f"spec.priority is {spec.get('priority')!r}: write High, Medium or Low")
-    created = seconds(metadata.get("creationTimestamp")) or wall
+    created = times.created(metadata.get("creationTimestamp")) or wall
     job = Job(
         uid=metadata["uid"],
         namespace=metadata["namespace"],

@@ -38,14 +38,22 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_RFC_3339 = re.compile(
+    r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+    r"T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
 
 
 def checked(text: str | None) -> str | None:
     """Return a time that somebody else wrote if a schema takes it, else None."""
-    if not text or _RFC_3339.fullmatch(text) is None or seconds(text) is None:
-        return None
-    return text
+    return text if text and _RFC_3339.fullmatch(text) else None
+
+
+@lru_cache(maxsize=1024)
+def created(text: str | None) -> float | None:
+    """Read a creationTimestamp, which has whole seconds: jobs that are made together share it."""
+    return seconds(text)
 
 
 def seconds(text: str | None) -> float | None:
