@@ -13,7 +13,6 @@ import os
 import secrets
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -116,20 +115,28 @@ class System:
         body = {"apiVersion": "v1", "kind": "List", "items": list(resources)}
         self.kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(body))
 
-    def until(self, ask: Callable[[], T], *, seconds: float = PATIENCE_SECONDS) -> T:
-        """Ask again and again until the answer is true, and return it. Errors of commands count as not yet."""
+    def until(
+        self, ask: Callable[[], T], holds: Callable[[T], object] = bool, *, seconds: float = PATIENCE_SECONDS
+    ) -> T:
+        """Ask again and again until something holds of the answer, and return it.
+
+        Args:
+            ask: The question. Errors of its commands count as not yet: a pod that is asked may be on its way out.
+            holds: What is to hold; by default that the answer is true.
+            seconds: Until the test fails, with the last answer.
+        """
         deadline = time.monotonic() + seconds
         last: object = None
         while time.monotonic() < deadline:
             try:
                 last = answer = ask()
-            except LocalClusterError as error:  # a pod that was to be asked may be gone by then
+            except LocalClusterError as error:
                 last = error
             else:
-                if answer:
+                if holds(answer):
                     return answer
             time.sleep(_POLL_SECONDS)
-        raise AssertionError(f"did not come true within {seconds:.0f} s; the last answer was {last!r}")
+        raise AssertionError(f"did not come true within {seconds:.0f} s; the last answer was {last!r:.4000}")
 
     # --- the release -----------------------------------------------------------------------------------------------
 
@@ -157,15 +164,12 @@ class System:
 
     def until_whole(self) -> None:
         """Wait until every replica runs and is ready, none is on its way out, and somebody leads."""
-        self.until(
-            lambda: (
-                [len(self._ready(part)) for part in ("operator", "worker")] == [OPERATORS, WORKERS] and self.leader()
-            )
-        )
+        wanted = {"operator": OPERATORS, "worker": WORKERS}
+        self.until(lambda: {part: len(self._ready(part)) for part in wanted}, lambda found: found == wanted)
+        self.until(self.leader)
 
     def _ready(self, component: str) -> list[str]:
-        pods = self.pods(component)
-        conditions = {pod["metadata"]["name"]: pod["status"].get("conditions", []) for pod in pods}
+        conditions = {pod["metadata"]["name"]: pod["status"].get("conditions", []) for pod in self.pods(component)}
         return [
             name
             for name, found in conditions.items()
@@ -227,18 +231,17 @@ class System:
     def until_over(self, names: Iterable[str], *, namespace: str) -> dict[str, Job]:
         """Wait until all of these jobs are in a final phase; returns them by name."""
         wanted = set(names)
-        jobs: dict[str, Job] = {}
 
-        def over() -> bool:
-            found = {job["metadata"]["name"]: job for job in self.jobs(namespace)}
-            jobs.update((name, found[name]) for name in wanted & found.keys())
-            return len(jobs) == len(wanted) and all(map(is_final, jobs.values()))
+        def found() -> dict[str, Job]:
+            return {job["metadata"]["name"]: job for job in self.jobs(namespace) if job["metadata"]["name"] in wanted}
 
-        try:
-            self.until(over)
-        except AssertionError as error:
-            raise AssertionError(f"{Counter(map(phase, jobs.values()))} of {len(wanted)}: {error}") from error
-        return jobs
+        def unfinished() -> dict[str, str]:
+            jobs = found()
+            ended = {name for name, job in jobs.items() if is_final(job)}
+            return {name: phase(jobs[name]) if name in jobs else "absent" for name in wanted - ended}
+
+        self.until(unfinished, lambda left: not left)
+        return found()
 
     def records(self) -> Records:
         """What handlers wrote down so far."""

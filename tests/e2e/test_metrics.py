@@ -50,7 +50,7 @@ def prometheus_fixture(system: System, tmp_path_factory: pytest.TempPathFactory)
 def test_every_pod_is_scraped(system: System, prometheus: Prometheus) -> None:
     pods = {pod["metadata"]["name"] for part in ("operator", "worker", "rabbitmq") for pod in system.pods(part)}
     assert len(pods) == OPERATORS + WORKERS + 1
-    system.until(lambda: prometheus.by_pod("up") == dict.fromkeys(pods, 1.0))
+    system.until(lambda: prometheus.by_pod("up"), lambda up: up == dict.fromkeys(pods, 1.0))
     targets = prometheus.targets()
     assert {target["scrapePool"] for target in targets} == MONITORS
     assert [target["lastError"] for target in targets] == [""] * len(pods)
@@ -63,18 +63,17 @@ def test_finished_jobs_are_counted_by_the_leader_and_by_workers(
     worked = 'distriqueue_worker_jobs_total{type="record",outcome="Succeeded"}'
     names = [f"counted-{number}" for number in range(5)]
     leader = system.leader()
-    system.until(lambda: leader in prometheus.by_pod("distriqueue_leader"))
-    before = [sum(prometheus.by_pod(expression).values()) for expression in (finished, worked)]
+    system.until(lambda: prometheus.by_pod("distriqueue_leader"), lambda leads: leads.get(leader) == 1)
+
+    def counts() -> list[float]:
+        return [sum(prometheus.by_pod(expression).values()) for expression in (finished, worked)]
+
+    before = counts()
     system.apply(*(manifest(namespace, name, priority="High") for name in names))
     ended = system.until_over(names, namespace=namespace)
     assert {phase(job) for job in ended.values()} == {"Succeeded"}
 
-    system.until(
-        lambda: (
-            [sum(prometheus.by_pod(expression).values()) for expression in (finished, worked)]
-            == [count + len(names) for count in before]
-        )
-    )
+    system.until(counts, lambda after: after == [count + len(names) for count in before])
     assert prometheus.by_pod("distriqueue_leader") == {
         pod["metadata"]["name"]: float(pod["metadata"]["name"] == leader) for pod in system.pods("operator")
     }

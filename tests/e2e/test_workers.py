@@ -1,6 +1,7 @@
 """A worker goes with jobs in hand, killed or asked: the jobs finish elsewhere, and the history says what happened."""
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -31,11 +32,10 @@ class Held:
         self.names = [f"{prefix}-{number}" for number in range(CONCURRENCY * (WORKERS - 1))]
         system.until_whole()
         _create(system, namespace, *self.names, type="hold", payload={"until": prefix}, maxAttempts=9)
-        self.first = {start.name: start for start in system.until(self._all_started)}
+        self.first = {start.name: start for start in system.until(self.starts, self._all_started)}
 
-    def _all_started(self) -> list[Record]:
-        starts = self.starts()
-        return starts if len({start.name for start in starts}) == len(self.names) else []
+    def _all_started(self, starts: list[Record]) -> bool:
+        return {start.name for start in starts} == set(self.names)
 
     def starts(self) -> list[Record]:
         """The starts of their handlers."""
@@ -83,16 +83,15 @@ def test_jobs_of_a_worker_that_is_killed_finish_on_another_one(system: System, n
     incarnation = _worker(system, victim)["incarnation"]
     killed = []
 
-    def moved() -> bool:
+    def running() -> dict[str, str]:
         # The kubelet starts the container again. It is killed each time, or it might get its own jobs once more.
         process = system.process(victim)
         if process is not None and process not in killed:
             system.kill(victim)
             killed.append(process)
-        running = held.running()
-        return all(running[name] != victim for name in moving)
+        return held.running()
 
-    system.until(moved)
+    system.until(running, lambda where: victim not in where.values())
     ended = held.finish()
 
     assert {phase(job) for job in ended.values()} == {"Succeeded"}
@@ -120,7 +119,7 @@ def test_a_worker_that_is_asked_to_go_finishes_what_it_can_and_the_rest_moves_on
     victim = held.busiest()
     short = [f"short-{number}" for number in range(WORKERS * CONCURRENCY - len(held.names))]
     _create(system, namespace, *short, type="record.slow", payload={"seconds": 2})
-    system.until(lambda: len(system.records().started(prefix="short-")) == len(short))
+    system.until(lambda: system.records().starts_by_job(prefix="short-"), lambda starts: len(starts) == len(short))
     system.kubectl("delete", "pod", victim, f"--namespace={NAMESPACE}")
 
     # What ends within the grace ends where it began.
@@ -129,10 +128,10 @@ def test_a_worker_that_is_asked_to_go_finishes_what_it_can_and_the_rest_moves_on
     assert system.records().starts_by_job(prefix="short-") == dict.fromkeys(short, 1)
 
     # Its own word or the kubelet's, not 15 s of silence.
-    status = system.until(lambda: _offline(system, victim))
+    status = system.until(lambda: _worker(system, victim), _is_offline)
     assert _not_ready_because(status) in {"Stopped", "PodGone"}
 
-    system.until(lambda: victim not in held.running().values())
+    system.until(held.running, lambda where: victim not in where.values())
     ended = held.finish()
     for name in held.on(victim):
         first, last = ended[name]["status"]["attempts"]
@@ -149,11 +148,11 @@ def test_a_worker_whose_pod_is_gone_is_offline_at_once(system: System, namespace
     process = system.until(lambda: system.process(victim))
     system.kubectl("delete", "pod", victim, f"--namespace={NAMESPACE}", "--wait=false")
     assert process is not None
-    process.signal(9)  # no time for a goodbye
+    process.signal(signal.SIGKILL)  # no time for a goodbye
 
-    status = system.until(lambda: _offline(system, victim))
+    status = system.until(lambda: _worker(system, victim), _is_offline)
     assert _not_ready_because(status) == "PodGone"
-    system.until(lambda: victim not in held.running().values())
+    system.until(held.running, lambda where: victim not in where.values())
     ended = held.finish()
     for name in held.on(victim):
         first, last = ended[name]["status"]["attempts"]
@@ -164,9 +163,8 @@ def test_a_worker_whose_pod_is_gone_is_offline_at_once(system: System, namespace
     system.until_whole()
 
 
-def _offline(system: System, name: str) -> dict[str, Any]:
-    status = _worker(system, name)
-    return status if status.get("phase") == "Offline" else {}
+def _is_offline(worker: dict[str, Any]) -> bool:
+    return worker.get("phase") == "Offline"
 
 
 def _each_returned_once(held: Held) -> None:
