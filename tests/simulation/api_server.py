@@ -44,11 +44,16 @@ class RefusedError(Exception):
 
 @dataclass
 class Lease:
-    """Who leads."""
+    """Who leads.
+
+    Attributes:
+        unproven: It was created, and no takeover has come to its end under it since then.
+    """
 
     holder: str
     epoch: int
     renewed: float
+    unproven: bool
 
 
 @dataclass
@@ -208,7 +213,7 @@ class ApiServer:
         """Take the Lease.
 
         Returns:
-            The epoch, and whether the Lease had to be created.
+            The epoch, and whether the Lease had to be created, by this candidate or by one who got no further.
 
         Raises:
             ConflictError: Somebody holds it.
@@ -216,11 +221,11 @@ class ApiServer:
         lease = self.lease
         if lease is not None and lease.holder and self.scheduler.now - lease.renewed < LEASE_SECONDS:
             raise ConflictError
-        self.lease = Lease(holder, self._next(), self.scheduler.now)
-        return self.lease.epoch, lease is None
+        self.lease = Lease(holder, self._next(), self.scheduler.now, unproven=lease is None or lease.unproven)
+        return self.lease.epoch, self.lease.unproven
 
-    def renew_lease(self, holder: str) -> None:
-        """Renew it.
+    def renew_lease(self, holder: str, *, proven: bool) -> None:
+        """Renew it; `proven` when the takeover is done.
 
         Raises:
             ConflictError: It is somebody else's.
@@ -229,6 +234,7 @@ class ApiServer:
         if self.lease is None or self.lease.holder != holder:
             raise ConflictError
         self.lease.renewed = self.scheduler.now
+        self.lease.unproven = self.lease.unproven and not proven
 
     def release_lease(self, holder: str) -> None:
         """Give it back."""

@@ -22,7 +22,7 @@ from distriqueue.core.commands import (
     WriteWorker,
 )
 from distriqueue.core.jobs import Stage
-from distriqueue.core.leader import Leader, LeaderSettings
+from distriqueue.core.leader import Leader, LeaderSettings, Step
 from distriqueue.core.observing import SilentObserver
 from distriqueue.core.times import Now, microtime
 from distriqueue_protocol.messages import EpochCall, Marker, Report, SessionMessage
@@ -184,7 +184,8 @@ class Term:
                 self._valid_until = max(self._valid_until, sent_at + LEASE_SECONDS - LEASE_MARGIN)
 
         if self.valid():
-            self._api.request(self.replica, lambda: self._api.renew_lease(self.holder), answered)
+            proven = self.leader is not None and self.leader.step is Step.LEADING
+            self._api.request(self.replica, lambda: self._api.renew_lease(self.holder, proven=proven), answered)
             self._after(RENEW_SECONDS, self._renew)
 
     # --- takeover ----------------------------------------------------------------------------------------------
