@@ -14,7 +14,7 @@ import pytest
 from localcluster.clusters import Cluster, choose_cluster
 from localcluster.commands import say
 from localcluster.paths import state_directory
-from tests.e2e.systems import System, forget_recording
+from tests.e2e.systems import LABELS, System, forget_recording
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,6 +53,6 @@ def system_fixture(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
 def namespace_fixture(system: System) -> Iterator[str]:
     """A namespace for the jobs of one module."""
     name = f"e2e-{secrets.token_hex(3)}"
-    system.kubectl("create", "namespace", name)
+    system.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": LABELS}})
     yield name
     system.kubectl("delete", "namespace", name, "--wait=false")

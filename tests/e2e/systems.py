@@ -39,8 +39,8 @@ PATIENCE_SECONDS: Final = 120.0
 """After so long something is broken, however busy the machine is."""
 
 _POLL_SECONDS: Final = 0.2
-_LABELS: Final = {"distriqueue.io/tests": "e2e"}
-"""On what the tests bring into the release's namespace."""
+LABELS: Final = {"distriqueue.io/tests": "e2e"}
+"""On everything that the tests make and that does not go with a namespace of theirs."""
 
 _RECORDS: Final = "/records/records.jsonl"
 
@@ -77,10 +77,13 @@ def recording_values(name: str) -> dict[str, Any]:
 
 
 def forget_recording(kubeconfig: Path) -> None:
-    """Delete what tests, interrupted ones too, brought into the release's namespace; a claim in use goes later."""
-    selector = ",".join(f"{key}={value}" for key, value in _LABELS.items())
-    of_the_tests = ("configmaps,persistentvolumeclaims", f"--selector={selector}", f"--namespace={NAMESPACE}")
-    kubectl(kubeconfig, "delete", *of_the_tests, "--wait=false")
+    """Delete what tests, interrupted ones too, left: their part of the release, and their namespaces with all jobs.
+
+    It does not wait: a claim that is in use goes with its last pod.
+    """
+    selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
+    for kind in ("configmaps", "persistentvolumeclaims", "namespaces"):
+        kubectl(kubeconfig, "delete", kind, f"--selector={selector}", f"--namespace={NAMESPACE}", "--wait=false")
 
 
 class System:
@@ -145,7 +148,7 @@ class System:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
         name = f"e2e-{secrets.token_hex(3)}"
-        metadata = {"name": name, "namespace": NAMESPACE, "labels": _LABELS}
+        metadata = {"name": name, "namespace": NAMESPACE, "labels": LABELS}
         tasks = {"recording_tasks.py": inspect.getsource(recording_tasks)}
         claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "100Mi"}}}
         self.apply(

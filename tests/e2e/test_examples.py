@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from localcluster.installing import ROOT
+from localcluster.installing import NAMESPACE, ROOT
 from tests.e2e.systems import PATIENCE_SECONDS, System
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300, func_only=True)]
@@ -86,9 +86,12 @@ def test_the_columns_of_kubectl_get(system: System, namespace: str) -> None:
 
 def test_workers_are_listed(system: System) -> None:
     pods = {pod["metadata"]["name"] for pod in system.pods("worker")}
-    header, *rows = (line.split() for line in system.kubectl("get", "dworkers", "--namespace=distriqueue").splitlines())
+
+    def listed() -> list[list[str]]:
+        return [line.split() for line in system.kubectl("get", "dworkers", f"--namespace={NAMESPACE}").splitlines()]
+
+    header, *_ = system.until(listed, lambda rows: {row[0] for row in rows if row[2] == "Online"} == pods)
     assert header == ["NAME", "POOL", "PHASE", "RUNNING", "SLOTS", "VERSION", "AGE"]
-    assert {row[0] for row in rows if row[2] == "Online"} == pods
 
 
 @pytest.mark.parametrize("field", ["djob.spec", "djob.spec.backoff", "djob.status", "djob.status.attempts"])

@@ -19,8 +19,8 @@ from tests.support.records import Record
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300, func_only=True)]
 
 BURST = 300
-HANDLER_SECONDS = 0.25
-STARTED_BEFORE = 60
+HANDLER_SECONDS = 0.3
+STARTED_BEFORE = 40
 """So many handlers have started when the leader goes."""
 
 MEASURED = ROOT / "build" / "handover.json"

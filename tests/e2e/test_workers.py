@@ -81,14 +81,12 @@ def test_jobs_of_a_worker_that_is_killed_finish_on_another_one(system: System, n
     victim = held.busiest()
     moving = held.on(victim)
     incarnation = _worker(system, victim)["incarnation"]
-    killed = []
 
     def running() -> dict[str, str]:
         # The kubelet starts the container again. It is killed each time, or it might get its own jobs once more.
         process = system.process(victim)
-        if process is not None and process not in killed:
-            system.kill(victim)
-            killed.append(process)
+        if process is not None:
+            process.signal(signal.SIGKILL)
         return held.running()
 
     system.until(running, lambda where: victim not in where.values())
