@@ -280,3 +280,23 @@ def test_a_worker_of_an_impossible_pool_gets_no_queues() -> None:
     worker.beat()
     assert desk.observed.words == ["ignored InvalidPool"]
     assert not [c for c in desk.wait(1.0) if isinstance(c, DeclarePool | WriteWorker)]
+
+
+def test_a_lower_grant_whose_end_is_being_written_is_refused_only_if_that_write_does_not_land() -> None:
+    low, high = GrantId(50, 1), GrantId(50, 2)
+    for lands in (True, False):
+        desk = Desk([raw_job("a")])
+        one, two = Worker(desk, "one"), Worker(desk, "two")
+        tag = desk.report(one, "a", low, outcome="Failed")
+        write = desk.write()
+        two.beat(grants=[held(high, "a")])
+        assert acked(desk.take()) == []
+        if lands:
+            assert desk.land(write)["phase"] == "Retrying"
+        else:
+            desk.leader.on_reread(write.id, raw_job("a", version=11), desk.now)
+        assert acked(desk.take()) == [tag]
+        assert desk.observed.words == ([] if lands else ["refused Stale"])
+        assert desk.leader.held == 1, "the higher one holds the slot"
+        desk.report(two, "a", high, attempt=2)
+        assert desk.write().status["phase"] == "Succeeded"
