@@ -42,12 +42,8 @@ def test_the_default_priority_is_one_of_them() -> None:
     assert limits.DEFAULT_PRIORITY in set(Priority)
 
 
-def test_paths() -> None:
+def test_the_api_version_is_group_and_version() -> None:
     assert f"{names.GROUP}/{names.VERSION}" == names.API_VERSION
-    assert names.collection_path("distributedjobs") == "/apis/distriqueue.io/v1alpha1/distributedjobs"
-    assert names.object_path("distributedjobs", "a", "b", subresource="status") == (
-        "/apis/distriqueue.io/v1alpha1/namespaces/a/distributedjobs/b/status"
-    )
 
 
 def test_a_refusal_names_its_fences() -> None:

@@ -4,7 +4,7 @@ Guarantees: after `Feed.resync` the store holds exactly the jobs that were not i
 later. What nobody reads is left out (managedFields, annotations), so 20,000 waiting jobs stay small.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol, cast
 
 from distriqueue.api.raw import RawJob
@@ -37,12 +37,8 @@ class JobStore:
         """All jobs that are not over."""
         return list(self._jobs.values())
 
-    @property
-    def deliver(self) -> Callable[[FeedEvent], None]:
-        """What the feed calls."""
-        return self._deliver
-
-    def _deliver(self, event: FeedEvent) -> None:
+    def deliver(self, event: FeedEvent) -> None:
+        """Take in what the feed shows."""
         if event.type is FeedType.SYNCED:
             return
         job = cast("RawJob", event.object)
