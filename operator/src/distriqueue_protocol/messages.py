@@ -127,6 +127,15 @@ class Heartbeat(Message):
     leaving: bool = Field(default=False, description="The last word of this incarnation: it holds nothing and ends.")
 
 
+class Progress(Message):
+    """How far a handler has come, and what its next attempt would go on from; the last word of a grant counts."""
+
+    grant: GrantId
+    percent: int | None = Field(default=None, ge=0, le=100)
+    message: str = Field(default="", max_length=256)
+    checkpoint: JsonValue = Field(default=None, description="At most 16 KiB of JSON; None: there is none.")
+
+
 class SessionMessage(Message):
     """From worker to leader: claims, and now and then the full state, all in one sequence."""
 
@@ -134,6 +143,9 @@ class SessionMessage(Message):
     sequence: int = Field(ge=1, description="Grows within an incarnation; what is not higher than the last is ignored.")
     epoch: int = Field(default=0, ge=0, description="The highest epoch that the worker has heard.")
     claims: tuple[Claim, ...] = Field(default=(), description="Claims made since the last message.")
+    progress: tuple[Progress, ...] = Field(
+        default=(), description="Of the grants that said something new; of all that ever did, to a leader of a new epoch."
+    )
     heartbeat: Heartbeat | None = None
 
 
@@ -162,10 +174,32 @@ class Answer(Message):
     claim: int = Field(ge=1)
     grant: GrantId | None = None
     refusal: Refusal | None = None
+    checkpoint: JsonValue = Field(default=None, description="With a grant: what an earlier attempt left for this one.")
+
+
+class StopReason(StrEnum):
+    """Why a handler has to stop."""
+
+    OVER = "Over"
+    """The grant is over: another has the job, or the job has ended. The report will be refused."""
+    DELETED = "Deleted"
+    """The job was deleted. The report will be refused."""
+    CANCELLED = "Cancelled"
+    """A person cancelled the job; the slot is free once the worker has reported."""
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """The time of the whole job is over; the slot is free once the worker has reported."""
+    RETRIED = "Retried"
+    """A person asked for the job to be run anew; the slot is free once the worker has reported."""
+    TIMEOUT = "Timeout"
+    """The attempt runs far beyond its timeout and its worker did not stop it."""
 
 
 class StopOrder(Message):
-    """The leader tells a worker to stop the handler of a grant; its result will not be accepted."""
+    """The leader tells a worker to stop the handler of a grant.
+
+    The handler is asked first and killed when it does not stop; the worker then reports as always, a result that the
+    handler returned nevertheless included. Orders are repeated with the answers to heartbeats that list the grant.
+    """
 
     grant: GrantId
     reason: str = Field(max_length=64)
@@ -211,6 +245,7 @@ class Report(Message):
     reason: str = Field(default="", max_length=64, description="CamelCase: `Timeout`, or the exception's class.")
     error: Text = ""
     log_tail: Text = Field(default="", description="The last 4 KiB that the handler logged, of an attempt that failed.")
+    checkpoint: JsonValue = Field(default=None, description="The handler's last checkpoint, unless it succeeded.")
     permanent: bool = Field(default=False, description="The handler says that another attempt cannot help.")
     start_time: str = Field(max_length=40)
     completion_time: str = Field(max_length=40)
