@@ -87,6 +87,11 @@ def _replace(kubectl: Kubectl, manifest: Manifest, *options: str) -> subprocess.
     return kubectl("replace", "-f", "-", *options, stdin=json.dumps(manifest, ensure_ascii=False))
 
 
+def _patch(kubectl: Kubectl, name: str, spec: Manifest) -> subprocess.CompletedProcess[str]:
+    """Change a spec, as a person does."""
+    return kubectl("patch", "djob", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
 def _get(kubectl: Kubectl, *what: str) -> Any:
     return json.loads(_done(kubectl("get", *what, "-o", "json")))
 
@@ -215,9 +220,10 @@ def test_a_payload_is_kept_as_it_is(kubectl: Kubectl) -> None:
 
 
 CHANGES: dict[str, Manifest] = {
-    "priority": {"priority": "High"},
-    "priority value": {"priorityValue": 60},
     "type": {"type": "fail"},
+    "attempts": {"maxAttempts": 4},
+    "budget": {"retryBudget": {"workerLost": 3}},
+    "dedup key": {"dedupKey": "nightly"},
     "timeout": {"timeoutSeconds": 10},
     "backoff": {"backoff": {"initialSeconds": 6}},
     "pool": {"poolName": "other"},
@@ -243,6 +249,52 @@ def test_the_spec_is_immutable(kubectl: Kubectl, fixed: str, case: str) -> None:
     assert "Forbidden" in message
     assert "create a new job" in message
     assert "kubectl replace --force" in message
+
+
+LIVES: dict[str, tuple[Manifest, Manifest, str]] = {
+    "a cancel is not taken back": ({"cancel": True}, {"cancel": False}, "a cancel cannot be taken back"),
+    "a cancel is not left out": ({"cancel": True}, {"cancel": None}, "a cancel cannot be taken back"),
+    "a retry is not taken back": ({"retryGeneration": 2}, {"retryGeneration": 1}, "raise it by one"),
+    "a cancelled job is not run again": ({"cancel": True}, {"retryGeneration": 1}, "cannot be run again"),
+    "nor both at once": ({}, {"cancel": True, "retryGeneration": 1}, "cannot be run again"),
+    "a deadline is not negative": ({}, {"deadlineSeconds": -1}, "greater than or equal to 1"),
+    "a start is a time": ({}, {"startAfter": "tomorrow"}, "date-time"),
+}
+
+
+@pytest.mark.parametrize("case", LIVES)
+def test_what_a_person_may_not_take_back(kubectl: Kubectl, case: str) -> None:
+    before, after, words = LIVES[case]
+    name = case.replace(" ", "-")
+    _done(_submit(kubectl, _job(name, **before)))
+    assert words in _refused(_patch(kubectl, name, after))
+
+
+def test_what_a_person_may_change(kubectl: Kubectl) -> None:
+    _done(_submit(kubectl, _job("living")))
+    for change in (
+        {"priority": "High", "priorityValue": 60},
+        {"suspend": True},
+        {"suspend": None, "startAfter": "2026-03-01T06:00:00Z"},
+        {"deadlineSeconds": 60, "ttlSecondsAfterFinished": 0},
+        {"retryGeneration": 1},
+        {"retryGeneration": 3},
+        {"cancel": True},
+    ):
+        _done(_patch(kubectl, "living", change))
+
+
+def test_a_final_phase_is_left_for_a_retry_by_hand_and_once(kubectl: Kubectl) -> None:
+    _done(_submit(kubectl, _job("retried")))
+    _done(_put_status(kubectl, "djob", "retried", {**FINAL, "retryGeneration": 0}))
+    again: Manifest = {**HELD, "phase": "Pending", "retryGeneration": 1}
+    assert violated_fences(_refused(_put_status(kubectl, "djob", "retried", again))) == {Fence.PHASE}
+    _done(_patch(kubectl, "retried", {"retryGeneration": 1}))
+    forgetful = {**HELD, "phase": "Pending"}
+    assert violated_fences(_refused(_put_status(kubectl, "djob", "retried", forgetful))) == {Fence.PHASE}
+    _done(_put_status(kubectl, "djob", "retried", again))
+    _done(_put_status(kubectl, "djob", "retried", {**again, "phase": "Succeeded"}))
+    assert violated_fences(_refused(_put_status(kubectl, "djob", "retried", again))) == {Fence.PHASE}
 
 
 def test_labels_may_change_and_the_same_spec_may_be_applied_again(kubectl: Kubectl, fixed: str) -> None:
@@ -355,7 +407,7 @@ def test_the_wide_columns_say_why(kubectl: Kubectl) -> None:
     status = {"phase": "Dead", "attempts": attempts, "conditions": conditions, "completionTime": NOW}
     _done(_put_status(kubectl, "djob", "dead", status))
     header, row = _done(kubectl("get", "djobs", "dead", "-o", "wide")).splitlines()
-    assert header.split()[-4:] == ["REASON", "LAST-ATTEMPT", "FINISHED", "POOL"]
+    assert header.split()[-5:] == ["REASON", "LAST-ATTEMPT", "PROGRESS", "FINISHED", "POOL"]
     assert row.split()[-4:-2] == ["AttemptsExhausted", "Timeout"]
     assert row.split()[-1] == "default"
 

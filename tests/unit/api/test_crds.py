@@ -69,6 +69,7 @@ def test_what_kubectl_shows_of_a_job() -> None:
     assert [column["name"].upper() for column in columns if column.get("priority")] == [
         "REASON",
         "LAST-ATTEMPT",
+        "PROGRESS",
         "FINISHED",
         "POOL",
     ]

@@ -20,8 +20,9 @@ SIZE_POLICY: Final = f"{names.JOB_PLURAL}-payload-size.{names.GROUP}"
 CHANGE_POLICY: Final = f"{names.JOB_PLURAL}-payload-change.{names.GROUP}"
 
 SPEC_IS_IMMUTABLE_MESSAGE: Final = (
-    "the spec of a job cannot change once the job is made: create a new job under another name, or run it anew under "
-    "this name with 'kubectl replace --force -f FILE', which deletes the old job first"
+    "what a job does cannot change once it is made (only priority, priorityValue, startAfter, deadlineSeconds, "
+    "ttlSecondsAfterFinished, suspend, cancel and retryGeneration can): create a new job under another name, or run it "
+    "anew under this name with 'kubectl replace --force -f FILE', which deletes the old job first"
 )
 
 _ADVICE: Final = "store large data outside and pass a reference to it"

@@ -26,6 +26,8 @@ class JobCondition(StrEnum):
     """True: the job succeeded and its result is in the status."""
     FAILED = "Failed"
     """True: the job ended without success (phase Failed, Dead or Cancelled); the reason says how."""
+    SUSPENDED = "Suspended"
+    """True: no attempt starts while `spec.suspend` is true. False: it was resumed."""
 
 
 class JobReason(StrEnum):
@@ -44,7 +46,15 @@ class JobReason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     """On Accepted=False and Failed=True, phase Failed: stored by other means than the schema and not understood."""
     CANCELLED = "Cancelled"
-    """On Failed=True, phase Cancelled."""
+    """On Failed=True, phase Cancelled: `spec.cancel` was set before the job had succeeded."""
+    DUPLICATE = "Duplicate"
+    """On Failed=True, phase Cancelled: an unfinished job of the namespace has the same `spec.dedupKey`."""
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """On Failed=True, phase Failed: `spec.deadlineSeconds` passed before the job had succeeded."""
+    SUSPENDED = "Suspended"
+    """On Suspended=True."""
+    RESUMED = "Resumed"
+    """On Suspended=False."""
 
 
 class AttemptReason(StrEnum):
@@ -65,6 +75,8 @@ class AttemptReason(StrEnum):
     """The handler returned more bytes of JSON than `limits.RESULT_LIMIT_BYTES`."""
     RESULT_NOT_JSON = "ResultNotJSON"
     """The handler returned something that JSON cannot carry."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    """The handler, or its whole worker, used more memory than it may."""
     CANCELLED_BY_HANDLER = "CancelledByHandler"
     """Something inside an asynchronous handler cancelled it."""
     PROCESS_DIED = "ProcessDied"
@@ -73,6 +85,12 @@ class AttemptReason(StrEnum):
     """No heartbeat from the worker for 15 s, its pod ended, or it no longer has the attempt; outcome Lost."""
     WORKER_STOPPED = "WorkerStopped"
     """The worker shut down and stopped its handlers before this one ended; outcome Lost."""
+    CANCELLED = "Cancelled"
+    """The job was cancelled while the attempt ran; outcome Stopped."""
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """The deadline of the job passed while the attempt ran; outcome Stopped."""
+    RETRIED = "Retried"
+    """Somebody asked for a retry of the job while the attempt ran; outcome Stopped."""
 
 
 class WorkerCondition(StrEnum):

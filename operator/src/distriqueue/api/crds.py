@@ -129,6 +129,13 @@ JOBS: Final = Definition(
             wide=True,
         ),
         Column(
+            name="Progress",
+            path=".status.progress.percent",
+            type="integer",
+            description="How far the handler has come, in percent.",
+            wide=True,
+        ),
+        Column(
             name="Finished",
             path=".status.completionTime",
             type="date",

@@ -31,7 +31,7 @@ class Fence(StrEnum):
     LAST_GRANT = "fence/lastGrant"
     """`status.lastGrant` (epoch, then counter) fell or vanished: the write knows less than the status."""
     PHASE = "fence/phase"
-    """A final phase was to be left."""
+    """A final phase was to be left, and nobody had asked for a retry."""
 
 
 def violated_fences(message: str) -> frozenset[Fence]:
@@ -64,7 +64,10 @@ _LAST_GRANT_CEL: Final = (
 _PHASE_CEL: Final = (
     "!has(oldSelf.status) || !has(oldSelf.status.phase) || "
     f"!(oldSelf.status.phase in {_FINAL_PHASES}) || "
-    "(has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)"
+    "(has(self.status) && has(self.status.phase) && (self.status.phase == oldSelf.status.phase || "
+    "(has(self.spec.retryGeneration) && has(self.status.retryGeneration) && "
+    "self.status.retryGeneration == self.spec.retryGeneration && self.spec.retryGeneration > "
+    "(has(oldSelf.status.retryGeneration) ? oldSelf.status.retryGeneration : 0))))"
 )
 
 EPOCH_RULE: Final[Rule] = {
@@ -92,7 +95,8 @@ JOB_FENCE_RULES: Final[tuple[Rule, ...]] = (
     },
     {
         "rule": _PHASE_CEL,
-        "message": f"{Fence.PHASE}: a final phase is final: to run the work again, create a new job",
+        "message": f"{Fence.PHASE}: a final phase is final: to run the job again, raise spec.retryGeneration by one, "
+        "for example with kubectl patch djob NAME --type=merge -p '{\"spec\":{\"retryGeneration\":1}}'",
         "reason": "FieldValueForbidden",
         "fieldPath": ".status.phase",
     },

@@ -84,12 +84,52 @@ Payload = Annotated[
 ]
 AnyJson = Annotated[JsonValue, WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True, "nullable": True})]
 
+DedupKey = Annotated[str, Field(min_length=1, max_length=limits.DEDUP_KEY_LIMIT)]
+Budget = Annotated[Int32, Field(ge=0, le=limits.RETRY_BUDGET_LIMIT)]
+FailureCount = Annotated[Int32, Field(ge=0, le=limits.INT32_MAX)]
+
+
+def _unchanged(field: str) -> str:
+    """Return CEL that is true if an optional field is as it was."""
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+
+
+_FIXED_FIELDS: Final = ("type", "payload", "poolName", "maxAttempts", "backoff", "timeoutSeconds")
+_FIXED_OPTIONAL_FIELDS: Final = ("retryBudget", "dedupKey")
+
 SPEC_IS_IMMUTABLE: Final[JsonDict] = {
-    "rule": "self == oldSelf",
+    "rule": " && ".join(
+        [
+            *(f"self.{field} == oldSelf.{field}" for field in _FIXED_FIELDS),
+            *(_unchanged(field) for field in _FIXED_OPTIONAL_FIELDS),
+        ]
+    ),
     "message": SPEC_IS_IMMUTABLE_MESSAGE,
     "reason": "FieldValueForbidden",
 }
 """The rule sees every field but the keys of the payload that were renamed; the admission policy sees those too."""
+
+_OLD_RETRY: Final = "(has(oldSelf.retryGeneration) ? oldSelf.retryGeneration : 0)"
+_NEW_RETRY: Final = "(has(self.retryGeneration) ? self.retryGeneration : 0)"
+
+CANCEL_IS_ONE_WAY: Final[JsonDict] = {
+    "rule": "!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)",
+    "message": "a cancel cannot be taken back: create a new job",
+    "reason": "FieldValueForbidden",
+    "fieldPath": ".cancel",
+}
+RETRY_GENERATION_RISES: Final[JsonDict] = {
+    "rule": f"{_NEW_RETRY} >= {_OLD_RETRY}",
+    "message": "retryGeneration never falls: raise it by one to have the job run again",
+    "reason": "FieldValueForbidden",
+    "fieldPath": ".retryGeneration",
+}
+CANCELLED_IS_NOT_RETRIED: Final[JsonDict] = {
+    "rule": f"!(has(self.cancel) && self.cancel) || {_NEW_RETRY} == {_OLD_RETRY}",
+    "message": "a job with cancel: true cannot be run again: create a new job",
+    "reason": "FieldValueForbidden",
+    "fieldPath": ".retryGeneration",
+}
 
 
 class Backoff(Model):
@@ -133,10 +173,40 @@ class Backoff(Model):
     together do not come back together. Default 10."""
 
 
-class JobSpec(Model):
-    """What to run, and how. Nothing in it can change once the job is made."""
+class RetryBudget(Model):
+    """How many retries each class of failure may cost.
 
-    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [SPEC_IS_IMMUTABLE]})
+    A class that is not named here counts against maxAttempts, along with all others that are not; a named one has a
+    budget of its own and leaves maxAttempts alone.
+    """
+
+    application: Budget | None = None
+    """Retries after the handler failed, 0 to 100."""
+
+    timeout: Budget | None = None
+    """Retries after an attempt ran longer than timeoutSeconds, 0 to 100."""
+
+    out_of_memory: Budget | None = None
+    """Retries after the handler, or its worker, used more memory than it may, 0 to 100."""
+
+    worker_lost: Budget | None = None
+    """Retries after the worker went away (a crash, a lost node, a shutdown), 0 to 100. Such a retry follows at once,
+    without backoff. With 0, an attempt whose worker was lost is never tried again."""
+
+
+class JobSpec(Model):
+    """What to run, and how. What the work is cannot change once the job is made; when it runs, and whether, can."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                SPEC_IS_IMMUTABLE,
+                CANCEL_IS_ONE_WAY,
+                RETRY_GENERATION_RISES,
+                CANCELLED_IS_NOT_RETRIED,
+            ]
+        }
+    )
 
     type: JobType
     """The kind of work, which names the handler that a worker runs for it: email, fail, calculate, or a type of your
@@ -150,11 +220,12 @@ class JobSpec(Model):
 
     priority: Priority = Priority.MEDIUM
     """High, Medium or Low. Of the jobs that wait for a pool, all High ones start before any Medium one, and those
-    before any Low one. Work that runs already is never interrupted. Default Medium."""
+    before any Low one. Work that runs already is never interrupted. Can be changed while the job waits. Default
+    Medium."""
 
     priority_value: Annotated[Int32, Field(ge=0, le=limits.PRIORITY_VALUE_LIMIT)] = limits.DEFAULT_PRIORITY_VALUE
     """The order among waiting jobs of the same priority and pool, 0 to 100: the higher one starts first, and of two
-    equal ones the older. Default 50."""
+    equal ones the older. Can be changed while the job waits. Default 50."""
 
     pool_name: PoolName = limits.DEFAULT_POOL_NAME
     """The pool whose workers may run the job: those started with the same pool name. A job for a pool without workers
@@ -162,7 +233,11 @@ class JobSpec(Model):
 
     max_attempts: Annotated[Int32, Field(ge=1, le=limits.MAX_ATTEMPTS_LIMIT)] = limits.DEFAULT_MAX_ATTEMPTS
     """How many times the job is tried in all, the first time included, 1 to 100. Attempts that fail, run out of time or
-    lose their worker count alike. After the last one the job is Dead. 1 never tries again. Default 3."""
+    lose their worker count alike, but for the classes that retryBudget names. After the last one the job is Dead. 1
+    never tries again. Default 3."""
+
+    retry_budget: RetryBudget | None = None
+    """Budgets of their own for some classes of failure. Left out, all count against maxAttempts."""
 
     backoff: Backoff = Backoff()
     """How long to wait between an attempt and the next one. By default 5 s, then 10 s, 20 s and so on up to 5
@@ -171,6 +246,37 @@ class JobSpec(Model):
     timeout_seconds: Annotated[Int32, Field(ge=1, le=limits.TIMEOUT_LIMIT_SECONDS)] = limits.DEFAULT_TIMEOUT_SECONDS
     """Seconds that one attempt may run, from the handler's start, 1 to 604800 (a week). Then the worker stops it and
     the attempt has failed with the reason Timeout. Waiting does not count. Default 3600 (an hour)."""
+
+    deadline_seconds: Annotated[Int32, Field(ge=1, le=limits.DEADLINE_LIMIT_SECONDS)] | None = None
+    """Seconds that the whole job may take, waiting and all attempts included, 1 to 2592000 (30 days), counted from its
+    creation, or from startAfter if that is later, and anew from a retry by hand. Then a running attempt is stopped, and
+    the job is Failed with the reason DeadlineExceeded. Can be changed. Left out, there is no deadline."""
+
+    start_after: Timestamp | None = None
+    """The moment before which no attempt starts, as in "2026-03-01T06:00:00Z". Until then the job is Pending. Can be
+    changed while the job waits."""
+
+    ttl_seconds_after_finished: Annotated[Int32, Field(ge=0, le=limits.TTL_LIMIT_SECONDS)] | None = None
+    """Seconds after its end when the job is deleted, 0 to 31622400 (a year). Can be changed. Left out, the operator's
+    own setting counts, which is 7 days unless the chart says otherwise."""
+
+    dedup_key: DedupKey | None = None
+    """While a job of the namespace with the same key is not over, a later one ends at once as Cancelled with the reason
+    Duplicate. 1 to 253 characters."""
+
+    suspend: bool | None = None
+    """true: no attempt starts until it is false again; one that runs already goes on to its end. The condition
+    Suspended says so. Can be changed. Default false."""
+
+    cancel: bool | None = None
+    """true: the job ends as Cancelled. One that waits never starts; of one that runs, the handler is told to stop,
+    killed if it does not, and the phase follows then. If the handler succeeds first, the job has Succeeded. Cannot be
+    taken back. Default false."""
+
+    retry_generation: Annotated[Int64, Field(ge=0, le=limits.INT32_MAX)] | None = None
+    """Raise it by one to have the job run again, whatever its phase (but Cancelled by cancel): a finished job is
+    Pending again with its whole budget of attempts, a waiting one skips its backoff, a running attempt is stopped
+    first. Attempt numbers go on. Never falls. Default 0."""
 
 
 class Grant(Model):
@@ -202,8 +308,8 @@ class Attempt(Model):
     """When it ended; of a lost one, when its loss was established."""
 
     outcome: AttemptOutcome | None = None
-    """Succeeded, Failed (the handler failed or ran out of time) or Lost (its worker went away). Absent while it
-    runs."""
+    """Succeeded, Failed (the handler failed or ran out of time), Lost (its worker went away) or Stopped (by a cancel,
+    the deadline or a retry by hand). Absent while it runs."""
 
     reason: Reason | None = None
     """Why it did not succeed, as one word: Timeout, InvalidPayload, ResultTooLarge, WorkerLost and others, or the name
@@ -225,6 +331,35 @@ Attempts = Annotated[
 ]
 
 
+class Failures(Model):
+    """Attempts that did not succeed, by class, since the last retry by hand."""
+
+    application: FailureCount | None = None
+    """The handler failed."""
+
+    timeout: FailureCount | None = None
+    """They ran longer than timeoutSeconds."""
+
+    out_of_memory: FailureCount | None = None
+    """They used more memory than they may."""
+
+    worker_lost: FailureCount | None = None
+    """Their worker went away."""
+
+
+class JobProgress(Model):
+    """How far the handler has come, by its own word."""
+
+    percent: Annotated[Int32, Field(ge=0, le=100)] | None = None
+    """0 to 100."""
+
+    message: Annotated[str, Field(max_length=limits.PROGRESS_MESSAGE_LIMIT)] | None = None
+    """What it is doing, at most 256 characters."""
+
+    time: Timestamp | None = None
+    """When the operator heard of it."""
+
+
 class JobStatus(Model):
     """What became of the job. Written by the operator alone."""
 
@@ -241,6 +376,16 @@ class JobStatus(Model):
 
     worker: Annotated[str, Field(max_length=limits.NAME_LIMIT)] | None = None
     """The worker that has the job, or had it last."""
+
+    failures: Failures | None = None
+    """Attempts that did not succeed, by class, since the last retry by hand: what retryBudget and maxAttempts count."""
+
+    progress: JobProgress | None = None
+    """How far the handler has come, by its own word. Coalesced: it may be some seconds old."""
+
+    checkpoint: AnyJson = None
+    """What the last attempt left for the next one to go on from: any JSON value, at most 16 KiB. Removed when the job
+    has succeeded."""
 
     result: AnyJson = None
     """What the handler returned: any JSON value, at most 64 KiB. Set when the job has succeeded."""
@@ -268,13 +413,16 @@ class JobStatus(Model):
     """The highest grant of this job that is known to be over. Never falls; a report about a grant not above it is
     refused."""
 
+    retry_generation: Annotated[Int64, Field(ge=0, le=limits.INT32_MAX)] | None = None
+    """The spec.retryGeneration that the job was last run for."""
+
     observed_generation: ObservedGeneration | None = None
     """The metadata.generation that this status was decided on."""
 
     conditions: Conditions | None = None
-    """Accepted: the leader took the job (True) or refused it (False). Complete: the job succeeded. Failed: the job
-    ended without success; its reason says why. kubectl wait --for=condition=Complete djob/NAME waits for the first of
-    them."""
+    """Accepted: the leader took the job (True) or refused it (False). Suspended: no attempt starts. Complete: the
+    job succeeded. Failed: the job ended without success; its reason says why. kubectl wait --for=condition=Complete
+    djob/NAME waits for success."""
 
 
 class DistributedJob(Resource):
@@ -285,8 +433,8 @@ class DistributedJob(Resource):
     api_version: Literal["distriqueue.io/v1alpha1"] = API_VERSION
     kind: Literal["DistributedJob"] = JOB_KIND
     spec: JobSpec
-    """What to run, and how: type, payload, priority, attempts, timeout. Nothing in it can change once the job is
-    made."""
+    """What to run, and how: type, payload, priority, attempts, timeout; and what a person wants of it: suspend, cancel,
+    retryGeneration."""
 
     status: JobStatus = JobStatus()
     """What became of the job: phase, attempts, result, error, conditions. Written by the operator alone."""

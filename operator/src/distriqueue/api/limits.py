@@ -68,6 +68,24 @@ PRIORITY_VALUE_LIMIT: Final = 100
 TIMEOUT_LIMIT_SECONDS: Final = 7 * 24 * 3600
 """Longest `spec.timeoutSeconds`: a week."""
 
+DEADLINE_LIMIT_SECONDS: Final = 30 * 24 * 3600
+"""Longest `spec.deadlineSeconds`: thirty days."""
+
+TTL_LIMIT_SECONDS: Final = 366 * 24 * 3600
+"""Longest `spec.ttlSecondsAfterFinished`: a year."""
+
+DEDUP_KEY_LIMIT: Final = 253
+"""Most characters of `spec.dedupKey`."""
+
+RETRY_BUDGET_LIMIT: Final = 100
+"""Most retries in a budget of `spec.retryBudget`."""
+
+CHECKPOINT_LIMIT_BYTES: Final = 16 * KIB
+"""Largest checkpoint that is kept for the next attempt."""
+
+PROGRESS_MESSAGE_LIMIT: Final = 256
+"""Most characters of `status.progress.message`."""
+
 BACKOFF_INITIAL_LIMIT_SECONDS: Final = 3600
 BACKOFF_MAX_LIMIT_SECONDS: Final = 24 * 3600
 BACKOFF_FACTOR_MIN_PERCENT: Final = 100
@@ -81,6 +99,7 @@ DEFAULT_PRIORITY: Final = "Medium"
 DEFAULT_PRIORITY_VALUE: Final = 50
 DEFAULT_MAX_ATTEMPTS: Final = 3
 DEFAULT_TIMEOUT_SECONDS: Final = 3600
+DEFAULT_TTL_SECONDS: Final = 7 * 24 * 3600
 DEFAULT_BACKOFF_INITIAL_SECONDS: Final = 5
 DEFAULT_BACKOFF_FACTOR_PERCENT: Final = 200
 DEFAULT_BACKOFF_MAX_SECONDS: Final = 300

@@ -34,7 +34,7 @@ class JobPhase(StrEnum):
 
 
 FINAL_JOB_PHASES: Final = frozenset({JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.DEAD, JobPhase.CANCELLED})
-"""A job in one of these never leaves it; the API server refuses a write that tries (see `fences`)."""
+"""A job in one of these leaves it only for a retry by hand; the API server refuses any other write (see `fences`)."""
 
 
 class AttemptOutcome(StrEnum):
@@ -45,6 +45,8 @@ class AttemptOutcome(StrEnum):
     """The handler failed, or ran past its timeout."""
     LOST = "Lost"
     """Its worker went away, and nobody can say how far it came."""
+    STOPPED = "Stopped"
+    """It was stopped by an order: the job was cancelled, its deadline passed, or somebody asked for a retry."""
 
 
 class WorkerPhase(StrEnum):

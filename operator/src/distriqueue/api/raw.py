@@ -44,6 +44,15 @@ class RawBackoff(TypedDict, total=False):
     jitterPercent: int
 
 
+class RawRetryBudget(TypedDict, total=False):
+    """`spec.retryBudget` and `status.failures`: a number for each class of failure."""
+
+    application: int
+    timeout: int
+    outOfMemory: int
+    workerLost: int
+
+
 class RawJobSpec(TypedDict, total=False):
     """`spec` of a DistributedJob; the API server has filled in every default."""
 
@@ -54,7 +63,15 @@ class RawJobSpec(TypedDict, total=False):
     poolName: str
     maxAttempts: int
     backoff: RawBackoff
+    retryBudget: RawRetryBudget
     timeoutSeconds: int
+    deadlineSeconds: int
+    startAfter: str
+    ttlSecondsAfterFinished: int
+    dedupKey: str
+    suspend: bool
+    cancel: bool
+    retryGeneration: int
 
 
 class RawGrant(TypedDict):
@@ -78,6 +95,14 @@ class RawAttempt(TypedDict, total=False):
     logTail: str
 
 
+class RawProgress(TypedDict, total=False):
+    """`status.progress`: how far a handler has come, by its own word."""
+
+    percent: int
+    message: str
+    time: str
+
+
 class RawJobStatus(TypedDict, total=False):
     """`status` of a DistributedJob."""
 
@@ -85,6 +110,9 @@ class RawJobStatus(TypedDict, total=False):
     attempt: int
     attempts: list[RawAttempt]
     worker: str
+    failures: RawRetryBudget
+    progress: RawProgress
+    checkpoint: Any
     result: Any
     error: str
     queuedTime: str
@@ -93,6 +121,7 @@ class RawJobStatus(TypedDict, total=False):
     nextAttemptTime: str
     epoch: int
     lastGrant: RawGrant
+    retryGeneration: int
     observedGeneration: int
     conditions: list[RawCondition]
 
