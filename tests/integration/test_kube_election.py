@@ -88,6 +88,18 @@ def crash(leadership: Leadership) -> None:
     leadership._renewing.cancel()
 
 
+async def renewed(leadership: Leadership) -> None:
+    """Return after its next renewal. Each look is held against the last one: the first may have been at the peak."""
+    last = leadership.remaining()
+
+    def rose() -> bool:
+        nonlocal last
+        before, last = last, leadership.remaining()
+        return last > before
+
+    await until(rose)
+
+
 async def test_the_first_creates_the_lease_and_leads(
     electors: tuple[Elector, Elector], client: KubeClient, namespace: str
 ) -> None:
@@ -262,8 +274,7 @@ async def test_what_others_wrote_into_the_lease_stays(
         with contextlib.suppress(Conflict):  # a renewal was faster
             await write_lease(client, namespace, changed)
             edited = True
-    before = leadership.remaining()
-    await until(lambda: leadership.remaining() > before)
+    await renewed(leadership)
     assert leadership.valid(), "an edit is no loss"
     await leadership.release()
     async with await second.acquire():
@@ -401,8 +412,7 @@ async def test_it_leads_on_over_a_restart_that_its_lease_outlasts(
     leadership = await elector.acquire()
     await asyncio.to_thread(plane.kill_apiserver)
     await asyncio.to_thread(plane.start_apiserver)
-    before = leadership.remaining()
-    await until(lambda: leadership.remaining() > before)
+    await renewed(leadership)
     assert leadership.valid()
     assert await leadership.release()
 
@@ -471,6 +481,5 @@ async def test_a_stopped_process_is_followed_and_knows_when_it_wakes(
         assert process.stdout is not None
         async with asyncio.timeout(30):
             assert await process.stdout.readline() == b"valid False\n"
-        before = leadership.remaining()
-        await until(lambda: leadership.remaining() > before)
+        await renewed(leadership)
         assert leadership.valid(), "the sleeper must not have disturbed it"
