@@ -73,6 +73,12 @@ docs: venv ## Generate the pages of docs/ that code knows better
 bench: venv ## Jobs per second and latency, beside the raw rate of the same API server
 	@$(PY) -m bench.throughput
 
+.PHONY: faults faults-quick
+faults: venv ## Every fault of docs/reliability.md, on a real API server and RabbitMQ; renews its table (an hour)
+	@$(PY) -m pytest tests/faults $(if $(FAULT),-k "$(FAULT)"); $(if $(FAULT),,$(PY) -m tests.faults.table)
+faults-quick: venv ## The quick ones of the faults
+	@DISTRIQUEUE_FAULTS_QUICK=1 $(PY) -m pytest tests/faults -m quick
+
 .PHONY: unit integration e2e test
 unit: venv ## Tests without I/O, and the simulator's made-up worlds
 	@$(PY) -m pytest tests/unit tests/simulation
@@ -80,4 +86,4 @@ integration: venv ## Tests on a real API server and RabbitMQ, as processes
 	@$(PY) -m pytest tests/integration
 e2e: venv ## Tests with pods, on the cluster that CLUSTER names; brings it up
 	@$(PY) -m pytest tests/e2e
-test: unit integration e2e ## All tests; sets up what they need
+test: unit integration faults-quick e2e ## All tests; sets up what they need

@@ -20,8 +20,9 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._open = asyncio.Event()
-        self._open.set()
+        self._requests_flow = asyncio.Event()
+        self._answers_flow = asyncio.Event()
+        self.go_on()
         self._connected = asyncio.Event()
         self._swallowing = False
         self._swallowed = asyncio.Event()
@@ -65,11 +66,21 @@ class Relay:
 
     def hold(self) -> None:
         """Pass nothing on; new connections are accepted and get no further."""
-        self._open.clear()
+        self.hold_requests()
+        self.hold_answers()
+
+    def hold_requests(self) -> None:
+        """Pass nothing on to the server, as a network that is broken one way; what is sent meanwhile arrives late."""
+        self._requests_flow.clear()
+
+    def hold_answers(self) -> None:
+        """Pass nothing on from the server."""
+        self._answers_flow.clear()
 
     def go_on(self) -> None:
         """Pass on what was held."""
-        self._open.set()
+        self._requests_flow.set()
+        self._answers_flow.set()
 
     def swallow_answers(self) -> None:
         """Let requests through and drop what comes back."""
@@ -136,9 +147,10 @@ class Relay:
 
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool) -> None:
         silent = False
+        flow = self._answers_flow if answers else self._requests_flow
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
-                await self._open.wait()
+                await flow.wait()
                 silent |= answers and self._swallowing
                 if silent:
                     self._swallowed.set()

@@ -6,11 +6,13 @@ is whole however the worker ends. `records` reads it.
 """
 
 import asyncio
+import contextlib
 import json
 import os
+import resource
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ RECORDS_VARIABLE = "DISTRIQUEUE_TEST_RECORDS"
 POLL_SECONDS = 0.02
 CRASHED = 23
 """The exit status of what crashes here."""
+MEMORY_BYTES = 512 * 1024 * 1024
+MEMORY_STEP_BYTES = 8 * 1024 * 1024
 
 
 def _append(event: str, context: TaskContext) -> None:
@@ -43,7 +47,7 @@ def _append(event: str, context: TaskContext) -> None:
         os.close(descriptor)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _recorded(context: TaskContext) -> Iterator[None]:
     """Write down the start, and how it ended: `returned`, `raised` or `stopped`."""
     _append("started", context)
@@ -66,10 +70,55 @@ async def record(payload: dict[str, Any], context: TaskContext) -> dict[str, Any
 
 
 @task("record.slow")
-async def record_slow(payload: dict[str, Any], context: TaskContext) -> None:
-    """Take `seconds`."""
+async def record_slow(payload: dict[str, Any], context: TaskContext) -> dict[str, str]:
+    """Take `seconds`; tells the grant, so that a result leads to the run that it comes from."""
     with _recorded(context):
         await asyncio.sleep(payload["seconds"])
+        return {"grant": context.grant}
+
+
+@task("record.deaf", isolation="thread")
+def record_deaf(payload: dict[str, Any], context: TaskContext) -> dict[str, str]:
+    """Take `seconds` in a thread that does not look whether it is to stop."""
+    with _recorded(context):
+        time.sleep(payload["seconds"])
+        return {"grant": context.grant}
+
+
+@task("record.process", isolation="process")
+def record_process(payload: dict[str, Any], context: TaskContext) -> dict[str, str]:
+    """Take `seconds` in a process of its own."""
+    with _recorded(context):
+        time.sleep(payload["seconds"])
+        return {"grant": context.grant}
+
+
+@task("stubborn")
+async def stubborn(payload: dict[str, Any], context: TaskContext) -> None:
+    """Never end, and give in only at the third time of asking."""
+    with _recorded(context):
+        for _ in range(3):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(payload.get("seconds", 3600))
+
+
+@task("exit")
+async def exit_(_payload: dict[str, Any], context: TaskContext) -> None:
+    """End the whole worker, without a word."""
+    _append("started", context)
+    os._exit(CRASHED)
+
+
+@task("memory", isolation="process")
+def memory(payload: dict[str, Any], context: TaskContext) -> None:
+    """Take memory until there is none: `limited` by the process's own limit, else the kernel kills it."""
+    with _recorded(context):
+        if not payload["limited"]:
+            os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does to a container beyond its limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        hoard = []
+        while True:
+            hoard.append(bytearray(MEMORY_STEP_BYTES))
 
 
 @task("hold")

@@ -59,6 +59,17 @@ class Records:
         found = [Record(**json.loads(line)) for line in lines if line.endswith("\n")]
         return [record for record in found if record.name.startswith(prefix)]
 
+    def since(self, offset: int) -> tuple[list[Record], int]:
+        """The records from a place in the file on, and the place where they end."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(offset)
+                whole, _, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return [], offset
+        lines = whole.splitlines()
+        return [Record(**json.loads(line)) for line in lines], offset + (len(whole) + 1 if whole else 0)
+
     def events(self, event: str, *, prefix: str = "") -> list[Record]:
         """The records of one event."""
         return [record for record in self.all(prefix=prefix) if record.event == event]
