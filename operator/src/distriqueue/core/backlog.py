@@ -6,11 +6,11 @@ still overtake, and a purge or a broker reset costs little. Every operation is O
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from distriqueue.core.jobs import Job, Stage
 from distriqueue_protocol.names import Priority
@@ -47,6 +47,22 @@ class _Lane:
     granted: int = 0
     rate: float = 0.0
     resumes: float = float("-inf")
+
+
+class Snapshot(NamedTuple):
+    """What stood in the queues at one moment: pointers that were copied at once, to be looked at in peace.
+
+    Attributes:
+        last_entry: Entries above this number are later than the copy.
+        last_ticket: Likewise tickets.
+        queued: Entries of lanes and of the backoff; the number is the last but one of each.
+        out: Tickets that are watched over; the number is the second of each.
+    """
+
+    last_entry: int
+    last_ticket: int
+    queued: list[tuple[Any, ...]]
+    out: list[tuple[Any, ...]]
 
 
 class Backlog:
@@ -177,6 +193,28 @@ class Backlog:
             if job.stage is Stage.TICKETED and job.ticket == ticket:
                 self._out_long.append((mono, ticket, job))
                 yield job
+
+    # --- for the auditor ---------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Copy what stands in the queues now."""
+        queued: list[tuple[Any, ...]] = [entry for lane in self._lanes.values() for entry in lane.heap]
+        queued += self._backoff
+        out: list[tuple[Any, ...]] = [*self._out_since, *self._out_long]
+        return Snapshot(next(self._entries), next(self._tickets), queued, out)
+
+    def recount(self, jobs: Iterable[Job]) -> None:
+        """Set the counters to what these jobs, all of them, make."""
+        self.retrying = 0
+        for lane in self._lanes.values():
+            lane.waiting = lane.out = 0
+        for job in jobs:
+            if job.stage is Stage.WAITING and job.waiting_entry:
+                self._lanes[job.queue].waiting += 1
+            elif job.stage is Stage.TICKETED:
+                self._lanes[job.queue].out += 1
+            elif job.stage is Stage.BACKOFF:
+                self.retrying += 1
 
     def _room(self, lane: _Lane, slots: int) -> int:
         settings = self._settings
