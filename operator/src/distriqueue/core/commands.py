@@ -5,6 +5,7 @@ Whoever drives it carries the commands out in any order and comes back with even
 
 from dataclasses import dataclass
 
+from distriqueue.api.events import EventReason
 from distriqueue.api.raw import RawJobStatus, RawWorkerStatus
 from distriqueue_protocol.messages import LeaderMessage, Ticket
 from distriqueue_protocol.names import Priority
@@ -68,6 +69,16 @@ class WriteStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteJob:
+    """Delete a job whose time to live is over, unless it has changed since; the watch says when it is gone."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
 class WriteWorker:
     """Write a DistributedWorker: `on_worker_written`, or `on_worker_failed`."""
 
@@ -83,6 +94,25 @@ class DeleteWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class EmitEvent:
+    """Tell people, by an Event and a line in the log: best effort, nothing comes back, and it may be dropped.
+
+    Attributes:
+        kind: Of what it is about: DistributedJob or DistributedWorker.
+        namespace: Of what it is about; empty for a worker, which is in the operator's own.
+        uid: Of what it is about; empty when it is not known here.
+        note: A sentence: what was found, and what was done.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    reason: EventReason
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepDown:
     """Lead no longer; take the Lease again only with an epoch above `minimum_epoch`."""
 
@@ -93,4 +123,4 @@ class StepDown:
 BrokerCommand = DeclarePool | PublishTicket | SendToWorker | CallRoll | SendMarker | AckReports
 """What goes to RabbitMQ."""
 
-Command = BrokerCommand | WriteStatus | WriteWorker | DeleteWorker | StepDown
+Command = BrokerCommand | WriteStatus | DeleteJob | WriteWorker | DeleteWorker | EmitEvent | StepDown

@@ -39,6 +39,18 @@ class Observer(Protocol):
     def write_repeated(self, reason: str) -> None:
         """A status write had to be decided again: `Conflict`, `Refused`."""
 
+    def attempt_duplicate(self) -> None:
+        """Two live grants were listed for one job; the lower one is stopped."""
+
+    def attempt_orphaned(self, reason: str) -> None:
+        """A live attempt is told to stop because its job is over for it: `Deleted`, `Finished`, `Over`, `Unknown`."""
+
+    def custody_found(self, finding: str, *, lost: bool) -> None:
+        """The auditor found something wrong in the books; `lost` when nobody had custody of a job."""
+
+    def audited(self) -> None:
+        """The auditor has looked at everything once more."""
+
 
 class SilentObserver:
     """Counts nothing."""
@@ -68,4 +80,16 @@ class SilentObserver:
         """Ignore."""
 
     def write_repeated(self, reason: str) -> None:
+        """Ignore."""
+
+    def attempt_duplicate(self) -> None:
+        """Ignore."""
+
+    def attempt_orphaned(self, reason: str) -> None:
+        """Ignore."""
+
+    def custody_found(self, finding: str, *, lost: bool) -> None:
+        """Ignore."""
+
+    def audited(self) -> None:
         """Ignore."""
