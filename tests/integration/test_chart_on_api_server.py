@@ -305,6 +305,10 @@ def _may(cluster: Cluster, user: str, verb: str, what: str, namespace: str = NAM
 GRANTED = [
     ("watch", "distributedjobs.distriqueue.io", "team-a"),
     ("update", "distributedjobs.distriqueue.io --subresource=status", "team-a"),
+    ("delete", "distributedjobs.distriqueue.io", "team-a"),
+    ("create", "events.events.k8s.io", "team-a"),
+    ("patch", "events.events.k8s.io", "team-a"),
+    ("create", "events.events.k8s.io", NAMESPACE),
     ("create", "distributedworkers.distriqueue.io", NAMESPACE),
     ("patch", "distributedworkers.distriqueue.io --subresource=status", NAMESPACE),
     ("update", f"lease.coordination.k8s.io/{LEASE}", NAMESPACE),
@@ -317,7 +321,9 @@ WITHHELD = [
     ("patch", "distributedjobs.distriqueue.io --subresource=status", "team-a"),
     ("update", "distributedjobs.distriqueue.io", "team-a"),
     ("create", "distributedjobs.distriqueue.io", "team-a"),
-    ("delete", "distributedjobs.distriqueue.io", "team-a"),
+    ("deletecollection", "distributedjobs.distriqueue.io", "team-a"),
+    ("list", "events.events.k8s.io", "team-a"),
+    ("delete", "events.events.k8s.io", "team-a"),
     ("create", "distributedworkers.distriqueue.io", "team-a"),
     ("update", "lease.coordination.k8s.io/another", NAMESPACE),
     ("delete", f"lease.coordination.k8s.io/{LEASE}", NAMESPACE),
@@ -388,6 +394,8 @@ def test_a_list_of_namespaces_bounds_the_operators_rights(cluster: Cluster) -> N
         assert not _may(cluster, OPERATOR, "watch", "distributedjobs.distriqueue.io", "team-b")
         assert not _may(cluster, OPERATOR, "watch", "distributedjobs.distriqueue.io", NAMESPACE)
         assert _may(cluster, OPERATOR, "watch", "pods", NAMESPACE)
+        for namespace, may in (("team-a", True), (NAMESPACE, True), ("team-b", False)):
+            assert _may(cluster, OPERATOR, "create", "events.events.k8s.io", namespace) is may, namespace
     finally:
         cluster.helm("uninstall", RELEASE)
 
