@@ -30,7 +30,7 @@ from distriqueue.core.takeovers import Step, Takeover
 from distriqueue.core.times import Now
 from distriqueue.core.writing import Writing
 from distriqueue_protocol.messages import Marker, Report, SessionMessage, Ticket
-from distriqueue_protocol.names import EPOCH_REPEAT_SECONDS
+from distriqueue_protocol.names import EPOCH_REPEAT_SECONDS, Priority
 
 __all__ = ["Leader", "LeaderSettings", "Step"]
 
@@ -277,6 +277,13 @@ class Leader:
         if job is not None and job.ticket == number and job.stage is Stage.TICKETED:
             self._books.backlog.not_taken(job)
             self._books.want(DeclarePool(job.pool))
+
+    def on_queue_lost(self, pool: str, priority: Priority) -> None:
+        """The queue was replaced by an empty one: the tickets that lay in it are sent again."""
+        books = self._books
+        for job in [job for job in books.jobs.values() if job.stage is Stage.TICKETED]:
+            if job.queue == (pool, priority):
+                books.backlog.not_taken(job)
 
     # --- time --------------------------------------------------------------------------------------------------
 
