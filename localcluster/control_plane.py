@@ -19,6 +19,8 @@ All methods block; from asyncio call them in a thread (``asyncio.to_thread``). F
 
 import fcntl
 import json
+import shutil
+import signal
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -27,7 +29,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from localcluster.apis import ApiClient, ApiError
 from localcluster.arguments import Identity, apiserver_arguments, etcd_arguments
@@ -181,6 +183,39 @@ class ControlPlane:
         self._launch_etcd()
         if wait:
             self._wait("etcd", self._etcd_is_ready)
+
+    def copy_etcd(self, to: Path) -> None:
+        """Copy etcd's data as a disk snapshot would: all of one moment, while it runs (it is frozen meanwhile)."""
+        process = self._parent().get("etcd")
+        if process is None:
+            raise LocalClusterError("etcd does not run")
+        process.signal(signal.SIGSTOP)
+        try:
+            shutil.copytree(self.directory / "etcd", to)
+        finally:
+            process.signal(signal.SIGCONT)
+
+    def put_back_etcd(self, copy: Path) -> None:
+        """Put etcd back to a copy: everything written since is forgotten. The API server is restarted with it."""
+        self.kill_apiserver()
+        self.kill_etcd()
+        shutil.rmtree(self.directory / "etcd")
+        shutil.copytree(copy, self.directory / "etcd")
+        self.start_etcd()
+        self.start_apiserver()
+
+    def ask_etcd(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """Ask etcd itself, by its JSON gateway: ``/v3/kv/compaction`` or ``/v3/maintenance/alarm``, for example.
+
+        Raises:
+            OSError: It refuses, or does not answer.
+        """
+        url = f"http://127.0.0.1:{self._chosen_ports().etcd}{path}"
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
 
     def wait_ready(self) -> None:
         """Wait until the API server is ready and has made the ``default`` namespace.

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,10 @@ from distriqueue.kube.client import KubeClient
 from localcluster.errors import LocalClusterError
 from localcluster.paths import cache_directory
 from localcluster.programs import Program
+from localcluster.resources import make_namespace
 from tests.faults.histories import History, check, runs
 from tests.faults.watching import Obituaries, Outcomes
+from tests.integration.tcp_relay import Relay
 from tests.support.jobs import Jobs, phase
 from tests.support.stages import Stage, Stages
 from tests.support.waiting import until
@@ -71,6 +73,8 @@ class Trial:
         workers: Processes.
         concurrency: Slots of each.
         once: Every handler ran exactly once.
+        relays: Every program reaches broker and API server through relays of its own; see `Drill.links`.
+        extra_namespace: The operators run the jobs of a second namespace, too; see `Drill.extra`.
         environment: For all programs of the stage.
     """
 
@@ -87,7 +91,17 @@ class Trial:
     workers: int = 2
     concurrency: int = 8
     once: bool = False
+    relays: bool = False
+    extra_namespace: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The relays of one program."""
+
+    broker: Relay
+    server: Relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +131,7 @@ class Drill:
         names: Of the jobs that were made and not deleted by the test.
         note: Further words for the table.
         history: What came of it, once it is over.
+        links: The relays of each program, by its name.
     """
 
     def __init__(self, trial: Trial, stage: Stage, client: KubeClient, outcomes: Outcomes, deaths: Obituaries) -> None:
@@ -128,6 +143,8 @@ class Drill:
         self.names: list[str] = []
         self.note = ""
         self.history: History | None = None
+        self.links: dict[str, Links] = {}
+        self._closing = contextlib.AsyncExitStack()
         self._obituaries = deaths
         self._frozen: dict[int, list[tuple[float, float]]] = {}
         self._environments: dict[str, dict[str, str]] = {}
@@ -141,23 +158,51 @@ class Drill:
     async def start(self) -> None:
         """Start what the trial asks for, side by side."""
         trial = self.trial
+        if trial.extra_namespace:
+            await asyncio.to_thread(make_namespace, self.stage.plane.kubeconfig, self.extra)
+        if trial.relays:
+            names = (f"operator-{number}" for number in range(trial.operators))
+            for name in (*names, *(f"worker-{number}" for number in range(trial.workers))):
+                self.links[name] = Links(
+                    broker=await self._closing.enter_async_context(Relay.to(self.stage.broker.url)),
+                    server=await self._closing.enter_async_context(Relay.to(self.stage.plane.server)),
+                )
         await asyncio.gather(
             *(self.operator(f"operator-{number}") for number in range(trial.operators)),
             *(self.worker(f"worker-{number}") for number in range(trial.workers)),
         )
         await until(lambda: self.stage.leader() is not None)
 
+    async def close(self) -> None:
+        """Close the relays."""
+        await self._closing.aclose()
+
+    @property
+    def extra(self) -> str:
+        """The second namespace, of a trial that has one."""
+        return f"{self.stage.namespace}-extra"
+
+    def _ways(self, name: str) -> dict[str, str]:
+        """The variables by which a program goes through its relays."""
+        ways = {"NAMESPACES": f"{self.stage.namespace},{self.extra}"} if self.trial.extra_namespace else {}
+        links = self.links.get(name)
+        if links is not None:
+            ways["AMQP_URL"] = f"amqp://guest:guest@127.0.0.1:{links.broker.port}/{self.stage.namespace}"
+            ways["KUBECONFIG"] = str(links.server.kubeconfig(self.stage.plane.kubeconfig))
+        return ways
+
     async def operator(self, name: str, **environment: str) -> Program:
         """Start an operator, or start one anew."""
         self._environments[name] = environment
-        program = await asyncio.to_thread(self.stage.operator, name, **environment)
+        program = await asyncio.to_thread(self.stage.operator, name, **{**self._ways(name), **environment})
         self.stage.operators = [*(other for other in self.stage.operators if other.name != name), program]
         return program
 
     async def worker(self, name: str, **environment: str) -> Program:
         """Start a worker, or start one anew."""
         self._environments[name] = environment
-        return await asyncio.to_thread(self.stage.worker, name, concurrency=self.trial.concurrency, **environment)
+        variables = {**self._ways(name), **environment}
+        return await asyncio.to_thread(self.stage.worker, name, concurrency=self.trial.concurrency, **variables)
 
     @property
     def workers(self) -> list[Program]:
@@ -326,9 +371,9 @@ async def drill(stages: Stages, trial: Trial, inject: Inject, *, check_more: Inj
             Outcomes(client, stage.namespace) as outcomes,
         ):
             run = Drill(trial, stage, client, outcomes, deaths)
-            await run.start()
             supervision = asyncio.create_task(run.supervise())
             try:
+                await run.start()
                 if trial.jobs:
                     await run.create(trial.jobs)
                     await run.under_way()
@@ -336,12 +381,14 @@ async def drill(stages: Stages, trial: Trial, inject: Inject, *, check_more: Inj
                 row = await run.conclude()
                 if check_more is not None:
                     await check_more(run)
+                    row = replace(row, note=run.note)
             except BaseException as error:
                 error.add_note(f"logs of the programs: {stage.programs.directory}\n{stage.last_words()[-6000:]}")
                 raise
             finally:
                 supervision.cancel()
                 await asyncio.gather(supervision, return_exceptions=True)
+                await run.close()
     file.write_text(json.dumps(asdict(row), indent=1) + "\n")
     print(row)  # noqa: T201 - for whoever looks
     return row

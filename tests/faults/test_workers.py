@@ -1,0 +1,140 @@
+"""Workers die and freeze: what they held is run again when its loss is proven, and not before."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from distriqueue_protocol.names import WORKER_LOST_SECONDS
+from tests.faults.conftest import Run
+from tests.faults.drills import LONG_EVERY, Drill, Spec, Trial, mixed
+from tests.support.waiting import until
+
+FAMILY = "Worker"
+LOST_WITH_ITS_WORKER = "its process was dead, and proven lost (15 s of silence, then the markers)"
+FROZEN_SECONDS = 20.0
+LONG_SECONDS = 14.0
+"""So the next attempt still runs when the frozen one wakes."""
+
+
+def kinds(*types: str, seconds: float = LONG_SECONDS) -> Callable[[int], Spec]:
+    """Make specs: short jobs, and long ones of these types in turn."""
+
+    def spec(number: int) -> Spec:
+        turn, rest = divmod(number, LONG_EVERY)
+        if rest:
+            return mixed(number)
+        return {"type": types[turn % len(types)], "payload": {"seconds": seconds}}
+
+    return spec
+
+
+@pytest.mark.quick
+async def test_worker_kill(run: Run) -> None:
+    async def inject(drill: Drill) -> None:
+        await drill.kill(drill.workers[0])
+
+    trial = Trial(
+        name="worker-kill",
+        family=FAMILY,
+        fault="a worker, kill -9",
+        promise="what it ran is run again once its loss is proven; the others go on",
+        why=LOST_WITH_ITS_WORKER,
+    )
+    await run(trial, inject)
+
+
+async def test_workers_all_killed(run: Run) -> None:
+    async def inject(drill: Drill) -> None:
+        await drill.kill(*drill.workers)
+
+    trial = Trial(
+        name="workers-all-kill",
+        family=FAMILY,
+        fault="all workers, kill -9; they are started again",
+        promise="what they ran is run again once their loss is proven; the rest goes on at once",
+        why=LOST_WITH_ITS_WORKER,
+    )
+    await run(trial, inject)
+
+
+async def test_leader_and_workers_killed(run: Run) -> None:
+    async def inject(drill: Drill) -> None:
+        await drill.kill(await drill.leader(), *drill.workers)
+
+    trial = Trial(
+        name="leader-and-workers-kill",
+        family=FAMILY,
+        fault="the leader and all workers at once, kill -9; they are started again",
+        promise="the next leader waits until the loss of each is proven, then what they ran is run again",
+        why=LOST_WITH_ITS_WORKER,
+    )
+    await run(trial, inject)
+
+
+async def _freeze_worker(drill: Drill) -> None:
+    async with drill.frozen(drill.workers[0]):
+        await asyncio.sleep(FROZEN_SECONDS)  # the fault is a time that passes
+
+
+async def test_worker_freeze_short(run: Run) -> None:
+    async def inject(drill: Drill) -> None:
+        async with drill.frozen(drill.workers[0]):
+            await asyncio.sleep(5)
+
+    trial = Trial(
+        name="worker-freeze-short",
+        family=FAMILY,
+        fault="a worker, SIGSTOP for 5 s, within its lease, then SIGCONT",
+        promise="it goes on; no attempt is repeated",
+        once=True,
+    )
+    await run(trial, inject)
+
+
+@pytest.mark.quick
+async def test_worker_freeze(run: Run) -> None:
+    trial = Trial(
+        name="worker-freeze",
+        family=FAMILY,
+        fault=f"a worker, SIGSTOP for {FROZEN_SECONDS:.0f} s, past its lease, then SIGCONT; async handlers and "
+        "handlers in processes of their own",
+        promise="what it ran is lost and run again; on waking it stops its handlers before anything else; "
+        "their results are refused",
+        why=f"no word for {WORKER_LOST_SECONDS:.0f} s, and the markers proved it: the worker counts as lost",
+        overlap=True,
+        spec=kinds("record.slow", "record.process"),
+    )
+    await run(trial, _freeze_worker)
+
+
+async def test_worker_freeze_deaf(run: Run) -> None:
+    trial = Trial(
+        name="worker-freeze-deaf",
+        family=FAMILY,
+        fault="the same, with handlers in threads that do not look at `context.cancelled`",
+        promise="what cannot be stopped takes its process with it, a quarter to half a second after waking",
+        why="as above",
+        overlap=True,
+        spec=kinds("record.deaf"),
+    )
+    await run(trial, _freeze_worker)
+
+
+async def test_leader_and_worker_freeze(run: Run) -> None:
+    async def inject(drill: Drill) -> None:
+        leader = await drill.leader()
+        async with drill.frozen(leader, drill.workers[0]):
+            await asyncio.sleep(FROZEN_SECONDS + 5)
+        await until(lambda: leader.metric("distriqueue_leader") == 0)
+
+    trial = Trial(
+        name="leader-and-worker-freeze",
+        family=FAMILY,
+        fault=f"the leader and a worker together, SIGSTOP for {FROZEN_SECONDS + 5:.0f} s, then SIGCONT",
+        promise="the next leader proves the worker lost; when both wake, neither starts or writes anything",
+        why="as above",
+        overlap=True,
+        spec=kinds("record.slow", "record.process"),
+    )
+    await run(trial, inject)
