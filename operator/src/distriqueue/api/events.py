@@ -22,7 +22,7 @@ class EventReason(StrEnum):
     WORKER_LOST = "WorkerLost"
     """On a worker: it is proven lost, and what it held is tried again."""
     CUSTODY_REPAIRED = "CustodyRepaired"
-    """On a job: the auditor found it in a wrong place in the leader's books, and put it right."""
+    """On a job, a worker, or the shard's Lease: the auditor found the leader's books wrong, and put them right."""
     CUSTODY_FOUND = "CustodyFound"
     """On a job: the auditor found something that it leaves to others to repair."""
 

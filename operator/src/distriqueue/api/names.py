@@ -26,3 +26,6 @@ WORKER_KIND: Final = "DistributedWorker"
 WORKER_PLURAL: Final = "distributedworkers"
 WORKER_SINGULAR: Final = "distributedworker"
 WORKER_SHORT_NAMES: Final = ("dworker", "dworkers")
+
+LEASE_KIND: Final = "Lease"
+"""Kubernetes' own kind: what leaders take, and what Events are about that regard a whole shard."""

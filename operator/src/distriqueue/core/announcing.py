@@ -5,7 +5,7 @@ nothing depends on whether it arrives, and nothing here changes the books.
 """
 
 from distriqueue.api.events import EventReason
-from distriqueue.api.names import JOB_KIND, WORKER_KIND
+from distriqueue.api.names import JOB_KIND, LEASE_KIND, WORKER_KIND
 from distriqueue.api.phases import AttemptOutcome, JobPhase
 from distriqueue.core.books import Books
 from distriqueue.core.commands import EmitEvent
@@ -16,6 +16,19 @@ from distriqueue.core.roster import Session
 def about_job(books: Books, job: Job, reason: EventReason, note: str) -> None:
     """Say something about a job."""
     books.want(EmitEvent(JOB_KIND, job.namespace, job.name, job.uid, reason, note))
+
+
+def about_worker(books: Books, session: Session, reason: EventReason, note: str) -> None:
+    """Say something about a worker, by its resource; about the shard if it has none yet."""
+    if session.record:
+        books.want(EmitEvent(WORKER_KIND, "", session.record, "", reason, note))
+    else:
+        about_shard(books, reason, note)
+
+
+def about_shard(books: Books, reason: EventReason, note: str) -> None:
+    """Say something about what the leader leads: its Lease."""
+    books.want(EmitEvent(LEASE_KIND, "", "", "", reason, note))
 
 
 def attempt_ended(books: Books, job: Job) -> None:
@@ -45,7 +58,9 @@ def attempt_duplicate(books: Books, job: Job, lower: Slot) -> None:
     if lower.report is not None or lower.lost is not None:
         return
     books.observer.attempt_duplicate()
-    note = f"A higher grant than {lower.grant} on worker {lower.worker or 'unknown'} is listed; the lower one is stopped"
+    note = (
+        f"A higher grant than {lower.grant} on worker {lower.worker or 'unknown'} is listed; the lower one is stopped"
+    )
     about_job(books, job, EventReason.ATTEMPT_DUPLICATE, note)
 
 
@@ -56,4 +71,4 @@ def worker_lost(books: Books, session: Session, reason: str) -> None:
     count = len(session.slots)
     held = "held nothing" if not count else f"held {count} {'job' if count == 1 else 'jobs'}; each has its next attempt"
     note = f"Incarnation {session.incarnation} is proven lost ({reason}) and {held}"
-    books.want(EmitEvent(WORKER_KIND, "", session.record, "", EventReason.WORKER_LOST, note))
+    about_worker(books, session, EventReason.WORKER_LOST, note)

@@ -98,8 +98,9 @@ class EmitEvent:
     """Tell people, by an Event and a line in the log: best effort, nothing comes back, and it may be dropped.
 
     Attributes:
-        kind: Of what it is about: DistributedJob or DistributedWorker.
-        namespace: Of what it is about; empty for a worker, which is in the operator's own.
+        kind: Of what it is about: DistributedJob, DistributedWorker, or the Lease of the shard.
+        namespace: Of what it is about; empty for the operator's own.
+        name: Of what it is about; empty for the Lease.
         uid: Of what it is about; empty when it is not known here.
         note: A sentence: what was found, and what was done.
     """

@@ -21,12 +21,11 @@ from uuid import uuid4
 import structlog
 
 from distriqueue.api.events import ACTIONS, NORMAL_REASONS, NOTE_LIMIT_BYTES
-from distriqueue.api.names import JOB_KIND
 from distriqueue.core.commands import EmitEvent
 from distriqueue.core.times import microtime
 from distriqueue.kube.client import MERGE_PATCH, METADATA_ONLY, KubeClient
 from distriqueue.kube.errors import KubeError, NotFound
-from distriqueue.kube.resources import EVENTS, JOBS, WORKERS
+from distriqueue.kube.resources import EVENTS, JOBS, LEASES, WORKERS
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -38,6 +37,7 @@ EVENT_SECONDS: Final = 5.0
 SERIES_SECONDS: Final = 1200.0
 """The same again after longer than this is a new Event: the API server forgets old ones after an hour or so."""
 SERIES_AT_A_TIME: Final = 1000
+_RESOURCES: Final = {resource.kind: resource for resource in (JOBS, WORKERS, LEASES)}
 _NAME_LIMIT: Final = 253
 _INSTANCE_LIMIT: Final = 128
 
@@ -59,6 +59,7 @@ class EventRecorder:
         client: KubeClient,
         *,
         namespace: str,
+        lease_name: str,
         instance: str,
         count: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
@@ -67,13 +68,15 @@ class EventRecorder:
 
         Args:
             client: Where to send.
-            namespace: The operator's own, for Events about workers.
+            namespace: The operator's own, for Events about workers and the Lease.
+            lease_name: What Events regard that are about the whole shard.
             instance: Who says so: the name of this replica.
             count: Is told what became of each: `Created`, `Repeated`, `Dropped`, `Failed`.
             clock: The monotonic clock, in seconds.
         """
         self._client = client
         self._namespace = namespace
+        self._lease_name = lease_name
         self._instance = instance[:_INSTANCE_LIMIT]
         self._count = count
         self._clock = clock
@@ -101,7 +104,9 @@ class EventRecorder:
                 self._count("Repeated" if await self._repeat(event, at) else "Created")
             except KubeError as error:
                 self._count("Failed")
-                _LOG.info("an Event was not made", about=event.name, reason=event.reason, error=str(error)[:500])
+                _LOG.info(
+                    "an Event was not made", about=event.name or event.kind, reason=event.reason, error=str(error)[:500]
+                )
 
     async def _repeat(self, event: EmitEvent, at: str) -> bool:
         """Raise the count of an Event that says the same; if there is none, make it."""
@@ -125,19 +130,19 @@ class EventRecorder:
         return False
 
     async def _create(self, event: EmitEvent, at: str) -> str:
-        resource = JOBS if event.kind == JOB_KIND else WORKERS
-        namespace = event.namespace or self._namespace
+        resource = _RESOURCES[event.kind]
+        namespace, about = event.namespace or self._namespace, event.name or self._lease_name
         regarding = {
             "apiVersion": resource.api_version,
             "kind": resource.kind,
             "namespace": namespace,
-            "name": event.name,
+            "name": about,
         }
-        uid = event.uid or await self._uid(resource.path(namespace, event.name))
+        uid = event.uid or await self._uid(resource.path(namespace, about))
         if uid:
             regarding["uid"] = uid  # without it, `kubectl describe` does not find the Event
         suffix = f".{uuid4().hex[:16]}"
-        name = event.name[: _NAME_LIMIT - len(suffix)].rstrip(".-") + suffix
+        name = about[: _NAME_LIMIT - len(suffix)].rstrip(".-") + suffix
         body: dict[str, Any] = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,

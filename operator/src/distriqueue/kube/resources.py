@@ -43,7 +43,7 @@ class Resource:
 
 JOBS: Final = Resource(names.GROUP, names.VERSION, names.JOB_PLURAL, names.JOB_KIND)
 WORKERS: Final = Resource(names.GROUP, names.VERSION, names.WORKER_PLURAL, names.WORKER_KIND)
-LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", names.LEASE_KIND)
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 
 
