@@ -7,10 +7,13 @@ keep the names that dashboards of task schedulers look for.
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from distriqueue.api.conditions import AttemptReason
 from distriqueue.api.phases import AttemptOutcome, JobPhase, WorkerPhase
 from distriqueue.core.jobs import Job
 from distriqueue.core.leader import Leader
 
+LOSSES = frozenset(AttemptReason)
+"""Reasons of lost attempts that are labels of their own: words of ours, never of users."""
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600)
 
 
@@ -68,6 +71,22 @@ class OperatorMetrics:
         )
         self._repeated = counter("distriqueue_status_writes_repeated_total", "Status writes decided again.", "reason")
         self._written = counter("distriqueue_status_writes_total", "Status writes that succeeded.")
+        self._attempts_lost = counter("distriqueue_attempts_lost_total", "Attempts that were lost, by cause.", "reason")
+        self._duplicates = counter(
+            "distriqueue_attempts_duplicate_total", "Live attempts beside a higher one of the same job: stopped."
+        )
+        self._orphans = counter(
+            "distriqueue_attempts_orphaned_total", "Live attempts whose job is over for them: stopped.", "reason"
+        )
+        self._jobs_lost = counter("distriqueue_jobs_lost_total", "Jobs that the auditor found in nobody's custody.")
+        self._findings = counter(
+            "distriqueue_audit_findings_total", "What the auditor found wrong in the leader's books.", "finding"
+        )
+        self._audits = counter("distriqueue_audit_rounds_total", "Times that the auditor looked at everything.")
+        self._audit_age = gauge(
+            "distriqueue_audit_age_seconds", "Since the auditor's last round, or since the term began; 0 in a standby."
+        )
+        self._events = counter("distriqueue_events_total", "Events, by what became of them.", "result")
         self.feed_age = gauge(
             "distriqueue_feed_last_event_age_seconds", "Seconds since the watch of jobs was last heard."
         )
@@ -83,9 +102,12 @@ class OperatorMetrics:
         """Count a claim."""
         self._claims.labels(answer).inc()
 
-    def attempt_ended(self, job: Job, outcome: AttemptOutcome, *, reason: str, execution_seconds: float) -> None:  # noqa: ARG002 - reasons are words of users
+    def attempt_ended(self, job: Job, outcome: AttemptOutcome, *, reason: str, execution_seconds: float) -> None:
         """Count an attempt."""
         self._attempts.labels(outcome.value).inc()
+        if outcome is AttemptOutcome.LOST:
+            # An interrupted attempt is reported by its worker, and reasons of reports are words of users.
+            self._attempts_lost.labels(reason if reason in LOSSES else "Other").inc()
         self._execution.labels(outcome.value).observe(execution_seconds)
         if job.phase == JobPhase.RETRYING:
             self._retries.inc()
@@ -120,11 +142,33 @@ class OperatorMetrics:
         """Count a write that was decided again."""
         self._repeated.labels(reason).inc()
 
+    def attempt_duplicate(self) -> None:
+        """Count an attempt that was stopped because a higher one lives."""
+        self._duplicates.inc()
+
+    def attempt_orphaned(self, reason: str) -> None:
+        """Count an attempt that was stopped because its job is over for it."""
+        self._orphans.labels(reason).inc()
+
+    def custody_found(self, finding: str, *, lost: bool) -> None:
+        """Count what the auditor found."""
+        self._findings.labels(finding).inc()
+        if lost:
+            self._jobs_lost.inc()
+
+    def audited(self) -> None:
+        """Count a round of the auditor."""
+        self._audits.inc()
+
     # --- what the program tells ----------------------------------------------------------------------------------
 
     def status_written(self) -> None:
         """Count a status write."""
         self._written.inc()
+
+    def event(self, result: str) -> None:
+        """Count an Event: `Created`, `Repeated`, `Dropped`, `Failed`."""
+        self._events.labels(result).inc()
 
     def term_began(self, epoch: int) -> None:
         """This replica has taken the Lease."""
@@ -146,6 +190,7 @@ class OperatorMetrics:
         self._waiting.clear()
         self._tickets_out.clear()
         self._workers.clear()
+        self._audit_age.set(0)
 
     def sample(self, leader: Leader) -> None:
         """Read the gauges off the leader's books."""
