@@ -7,6 +7,7 @@ way.
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -15,9 +16,11 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from distriqueue.broker.errors import BrokerUnreachableError
 from distriqueue.broker.links import LeaderLink
+from distriqueue.core.commands import EmitEvent
 from distriqueue.core.leader import LeaderSettings
 from distriqueue.kube.client import KubeClient
 from distriqueue.kube.election import Durations, Elector, Leadership, new_identity
+from distriqueue.kube.events import EventRecorder
 from distriqueue.kube.feeds import Feed
 from distriqueue.kube.resources import JOBS
 from distriqueue.kube.statuses import StatusWriter
@@ -50,6 +53,7 @@ class Program:
         self._store = JobStore()
         self._term: Term | None = None
         self._feed: Feed | None = None
+        self._emit: Callable[[EmitEvent], None] = lambda _: None
         self._connected = False
         self._ended_pods: OrderedDict[str, None] = OrderedDict()
         self._minimum_epoch = 0
@@ -98,6 +102,16 @@ class Program:
             )
             workers = WorkerResources(client, namespace=settings.pod_namespace, lease_name=settings.lease_name)
             writer = StatusWriter(client, JOBS, concurrency=settings.write_concurrency)
+            events = EventRecorder(
+                client,
+                namespace=settings.pod_namespace,
+                lease_name=settings.lease_name,
+                instance=identity,
+                count=self._metrics.event,
+            )
+            self._emit = events.emit
+            recording = asyncio.create_task(events.run(), name="recording events")
+            stack.push_async_callback(_cancel, recording)
             leading = asyncio.create_task(self._lead_again(elector, writer, workers), name="leading")
             stack.push_async_callback(_cancel, leading)
             stopping = asyncio.create_task(self._stop.wait(), name="stopping")
@@ -164,6 +178,7 @@ class Program:
             store=self._store,
             writer=writer,
             workers=workers,
+            emit=self._emit,
             metrics=self._metrics,
             settings=LeaderSettings(payload_limit=settings.payload_limit_bytes),
             write_concurrency=settings.write_concurrency,

@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 import structlog
 from pydantic import ValidationError
 
+from distriqueue.api.events import NORMAL_REASONS
 from distriqueue.api.fences import violated_fences
 from distriqueue.api.raw import RawJob, RawWorker
 from distriqueue.broker.errors import BrokerError
@@ -28,6 +29,7 @@ from distriqueue.core.commands import (
     Command,
     DeclarePool,
     DeleteWorker,
+    EmitEvent,
     PublishTicket,
     SendMarker,
     SendToWorker,
@@ -85,6 +87,7 @@ class Term:
         store: JobStore,
         writer: StatusWriter,
         workers: WorkerResources,
+        emit: Callable[[EmitEvent], None],
         metrics: OperatorMetrics,
         settings: LeaderSettings,
         write_concurrency: int,
@@ -94,6 +97,7 @@ class Term:
         self._store = store
         self._writer = writer
         self._workers = workers
+        self._emit = emit
         self._metrics = metrics
         self._settings = settings
         self._write_concurrency = write_concurrency
@@ -288,6 +292,10 @@ class Term:
                 self._spawn(self._write_worker(command))
             case DeleteWorker():
                 self._spawn(self._delete_worker(command.name))
+            case EmitEvent():
+                say = self._log.info if command.reason in NORMAL_REASONS else self._log.warning
+                say(command.note, reason=command.reason.value, about=f"{command.kind} {command.namespace}/{command.name}")
+                self._emit(command)
             case StepDown():
                 self._end(TermEnd("SteppedDown", command.reason, command.minimum_epoch))
             case _:
