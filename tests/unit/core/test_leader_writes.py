@@ -110,7 +110,7 @@ def test_what_the_watch_shows_during_a_write_is_read_after_it() -> None:
     (write,) = [c for c in desk.wait(2.0) if isinstance(c, WriteStatus)]
     desk.show("a", status("Cancelled"), version=5000)
     desk.land(write)
-    assert [order.reason for order in worker.orders()[0]] == ["Finished"]
+    assert [order.reason for order in worker.orders()[0]] == ["Over"]
 
 
 def test_a_job_that_was_found_missing_does_not_come_back_with_an_old_event() -> None:

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from distriqueue.api.conditions import JobReason
 from distriqueue.api.phases import AttemptOutcome, JobPhase
-from distriqueue.core.jobs import Backoff
+from distriqueue.api.raw import RawRetryBudget
+from distriqueue.core.jobs import Backoff, read_job
 from distriqueue.core.retrying import Verdict, decide, wait_seconds
+from tests.unit.core.desk import WALL, raw_job
 
 PLAIN = Backoff(initial_seconds=5, factor_percent=200, max_seconds=300, jitter_percent=0)
 
@@ -48,31 +50,66 @@ def test_every_setting_that_the_schema_allows_gives_a_bounded_wait(
     assert this <= following
 
 
-def verdict(outcome: AttemptOutcome, *, attempt: int = 1, most: int = 3, permanent: bool = False) -> Verdict:
-    return decide(outcome=outcome, permanent=permanent, attempt=attempt, max_attempts=most, backoff=PLAIN, draw=0.5)
+def verdict(
+    outcome: AttemptOutcome,
+    *,
+    before: RawRetryBudget | None = None,
+    reason: str = "",
+    most: int = 3,
+    budget: RawRetryBudget | None = None,
+    permanent: bool = False,
+) -> Verdict:
+    """What follows an attempt of a job that has failed so often before."""
+    spec = {"maxAttempts": most, "backoff": {"jitterPercent": 0}, **({"retryBudget": budget} if budget else {})}
+    job = read_job(raw_job("a", status={"phase": "Retrying", "failures": before or {}}, **spec), wall=WALL)
+    return decide(job, outcome=outcome, reason=reason, permanent=permanent, draw=0.5)
+
+
+SUCCEEDED, FAILED, LOST = AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.LOST
+DEAD = Verdict(JobPhase.DEAD, JobReason.ATTEMPTS_EXHAUSTED)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "attempt", "expected"),
+    ("outcome", "before", "expected"),
     [
-        (AttemptOutcome.SUCCEEDED, 1, Verdict(JobPhase.SUCCEEDED, JobReason.SUCCEEDED)),
-        (AttemptOutcome.SUCCEEDED, 3, Verdict(JobPhase.SUCCEEDED, JobReason.SUCCEEDED)),
-        (AttemptOutcome.FAILED, 1, Verdict(JobPhase.RETRYING, wait_seconds=5)),
-        (AttemptOutcome.FAILED, 2, Verdict(JobPhase.RETRYING, wait_seconds=10)),
-        (AttemptOutcome.FAILED, 3, Verdict(JobPhase.DEAD, JobReason.ATTEMPTS_EXHAUSTED)),
-        (AttemptOutcome.LOST, 1, Verdict(JobPhase.RETRYING)),
-        (AttemptOutcome.LOST, 3, Verdict(JobPhase.DEAD, JobReason.ATTEMPTS_EXHAUSTED)),
+        (SUCCEEDED, {}, Verdict(JobPhase.SUCCEEDED, JobReason.SUCCEEDED)),
+        (SUCCEEDED, {"application": 2}, Verdict(JobPhase.SUCCEEDED, JobReason.SUCCEEDED)),
+        (FAILED, {}, Verdict(JobPhase.RETRYING, wait_seconds=5)),
+        (FAILED, {"application": 1}, Verdict(JobPhase.RETRYING, wait_seconds=10)),
+        (FAILED, {"application": 1, "workerLost": 1}, DEAD),
+        (LOST, {}, Verdict(JobPhase.RETRYING)),
+        (LOST, {"timeout": 1, "outOfMemory": 1}, DEAD),
+        (AttemptOutcome.STOPPED, {"application": 2}, Verdict(JobPhase.RETRYING)),
     ],
 )
-def test_what_follows(outcome: AttemptOutcome, attempt: int, expected: Verdict) -> None:
-    assert verdict(outcome, attempt=attempt) == expected
+def test_classes_without_a_budget_share_the_attempts(
+    outcome: AttemptOutcome, before: RawRetryBudget, expected: Verdict
+) -> None:
+    assert verdict(outcome, before=before) == expected
+
+
+def test_a_class_with_a_budget_leaves_the_attempts_alone() -> None:
+    budget: RawRetryBudget = {"workerLost": 5, "outOfMemory": 0}
+    assert verdict(LOST, before={"workerLost": 4, "application": 1}, budget=budget) == Verdict(JobPhase.RETRYING)
+    assert verdict(LOST, before={"workerLost": 5}, budget=budget) == DEAD
+    assert verdict(FAILED, before={"workerLost": 5}, budget=budget).phase is JobPhase.RETRYING
+    assert verdict(FAILED, before={"application": 2}, budget=budget) == DEAD
+    assert verdict(FAILED, reason="OutOfMemory", budget=budget) == DEAD
+    assert verdict(LOST, reason="OutOfMemory", budget=budget) == DEAD
+
+
+def test_a_timeout_is_a_class_of_its_own() -> None:
+    budget: RawRetryBudget = {"timeout": 1}
+    assert verdict(FAILED, reason="Timeout", budget=budget, most=1).phase is JobPhase.RETRYING
+    assert verdict(FAILED, reason="Timeout", before={"timeout": 1}, budget=budget, most=1) == DEAD
+    assert verdict(FAILED, reason="ValueError", budget=budget, most=1) == DEAD
 
 
 def test_a_permanent_error_needs_no_second_try() -> None:
     expected = Verdict(JobPhase.FAILED, JobReason.PERMANENT_ERROR)
-    assert verdict(AttemptOutcome.FAILED, permanent=True) == expected
-    assert verdict(AttemptOutcome.FAILED, attempt=3, permanent=True) == expected
+    assert verdict(FAILED, permanent=True) == expected
+    assert verdict(FAILED, before={"application": 2}, permanent=True) == expected
 
 
 def test_one_attempt_at_most_is_one_start_at_most() -> None:
-    assert verdict(AttemptOutcome.LOST, most=1).phase is JobPhase.DEAD
+    assert verdict(LOST, most=1).phase is JobPhase.DEAD

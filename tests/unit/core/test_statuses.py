@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from distriqueue.api.conditions import JobReason
 from distriqueue.api.jobs import JobStatus
 from distriqueue.api.limits import ERROR_LIMIT, HISTORY_LIMIT, LOG_TAIL_LIMIT, RESULT_LIMIT_BYTES
-from distriqueue.api.phases import FINAL_JOB_PHASES
+from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
 from distriqueue.api.raw import RawJobStatus
 from distriqueue.core import statuses
-from distriqueue.core.jobs import Job, Loss, Slot, read_job
+from distriqueue.core.jobs import Closing, Job, Loss, Slot, read_job
 from distriqueue.core.retrying import decide
 from distriqueue.core.times import Now, checked, microtime
 from distriqueue_protocol.messages import GrantId, Outcome, Report
@@ -56,15 +56,8 @@ def report(**more: Any) -> Report:
 
 def end(of: Job, held: Slot, *, epoch: int = 100) -> RawJobStatus:
     ending = statuses.reported(held) if held.report else statuses.lost(held, Loss("WorkerLost", "it went"), now=NOW)
-    verdict = decide(
-        outcome=ending.outcome,
-        permanent=ending.permanent,
-        attempt=ending.number,
-        max_attempts=of.max_attempts,
-        backoff=of.backoff,
-        draw=0.5,
-    )
-    return statuses.ended(of, ending, verdict, epoch=epoch, now=NOW)
+    verdict = decide(of, outcome=ending.outcome, reason=ending.reason, permanent=ending.permanent, draw=0.5)
+    return statuses.ended(of, held, ending, verdict, epoch=epoch, now=NOW)
 
 
 def valid(status: RawJobStatus) -> JobStatus:
@@ -102,7 +95,7 @@ def test_the_last_attempt_that_fails_is_dead_and_says_why() -> None:
     assert valid(status).phase == "Dead"
     assert condition(status, "Failed") == ("True", "AttemptsExhausted")
     (failed,) = [c for c in status["conditions"] if c["type"] == "Failed"]
-    assert failed["message"] == "attempt 1 of 1, the last one, did not succeed: HandlerError: boom"
+    assert failed["message"] == "attempt 1, the last one, did not succeed: HandlerError: boom"
     assert status["attempts"][-1]["logTail"] == "trace"
 
 
@@ -118,7 +111,9 @@ def test_a_worker_that_was_stopped_has_lost_the_attempt() -> None:
 
 
 def test_a_refusal_says_so_in_both_conditions() -> None:
-    status = statuses.refused(job(), (JobReason.PAYLOAD_TOO_LARGE, "too big"), epoch=100, now=NOW)
+    refused = job()
+    refused.refusal = Closing(JobPhase.FAILED, JobReason.PAYLOAD_TOO_LARGE, "too big")
+    status = statuses.closed(refused, refused.refusal, epoch=100, now=NOW)
     assert valid(status).phase == "Failed"
     assert condition(status, "Accepted") == ("False", "PayloadTooLarge")
     assert condition(status, "Failed") == ("True", "PayloadTooLarge")

@@ -3,6 +3,8 @@
 import itertools
 from typing import Any, TypeVar
 
+from pydantic import JsonValue
+
 from distriqueue_protocol.messages import (
     Answer,
     GrantId,
@@ -14,10 +16,11 @@ from distriqueue_protocol.messages import (
     Report,
     SessionMessage,
     StopOrder,
+    StopReason,
     Ticket,
 )
 from distriqueue_protocol.names import Priority
-from distriqueue_worker.commands import Command, Publish, Result, Send, Tag
+from distriqueue_worker.commands import Command, Publish, Result, Send, Tag, Word
 from distriqueue_worker.custody import Custody
 
 EPOCH = 10
@@ -136,9 +139,9 @@ class Steering:
         self.custody.hear_leader(LeaderMessage(epoch=epoch, **fields), self.now)
         self.decide()
 
-    def grant(self, claim: int, *, epoch: int = EPOCH) -> GrantId:
+    def grant(self, claim: int, *, epoch: int = EPOCH, checkpoint: JsonValue = None) -> GrantId:
         grant = GrantId(epoch, next(self._grants))
-        self.tell(epoch=epoch, answers=(Answer(claim=claim, grant=grant),))
+        self.tell(epoch=epoch, answers=(Answer(claim=claim, grant=grant, checkpoint=checkpoint),))
         if grant in self.custody.running:
             self.custody.start(grant, START)
         return grant
@@ -146,19 +149,27 @@ class Steering:
     def refuse(self, claim: int, refusal: Refusal = Refusal.TAKEN) -> None:
         self.tell(answers=(Answer(claim=claim, refusal=refusal),))
 
-    def stop(self, grant: GrantId) -> None:
-        self.tell(stops=(StopOrder(grant=grant, reason="Cancelled"),))
+    def stop(self, grant: GrantId, reason: str = StopReason.OVER) -> None:
+        self.tell(stops=(StopOrder(grant=grant, reason=reason),))
+
+    def note(self, grant: GrantId, word: Word) -> None:
+        self.custody.note(grant, word, self.now)
+        self.decide()
 
     def end(self, grant: GrantId, result: Result | None = DONE) -> None:
         self.custody.end(grant, result, END, self.now)
         self.decide()
 
-    def run(self, name: str = "job") -> GrantId:
-        """Bring a job to where its handler runs."""
+    def claim(self, name: str = "job") -> int:
+        """Bring a job to where it is claimed; return the claim's number."""
         self.ticket(name)
         self.decide()
         (claim,) = [number for number, one in self.custody.intake.claims.items() if one.ticket.name == name]
-        return self.grant(claim)
+        return claim
+
+    def run(self, name: str = "job", *, checkpoint: JsonValue = None) -> GrantId:
+        """Bring a job to where its handler runs."""
+        return self.grant(self.claim(name), checkpoint=checkpoint)
 
     def claims(self) -> list[str]:
         """The names of the jobs with open claims."""

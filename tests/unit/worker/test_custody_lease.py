@@ -9,10 +9,10 @@ from distriqueue_worker.commands import (
     HandBack,
     Notice,
     Noticed,
+    OwnStop,
     Reconnect,
     Start,
     Stop,
-    StopReason,
 )
 from tests.unit.worker.steering import DONE, Steering
 
@@ -36,7 +36,7 @@ def test_at_12_s_claims_are_closed_tickets_handed_back_and_handlers_stopped(work
     assert worker.said(Stop) == []
     worker.hear()  # the leader speaks, but the broker confirms nothing
     worker.after(0.25)
-    assert worker.said(Stop) == [Stop(grant, StopReason.LEASE_LOST)]
+    assert worker.said(Stop) == [Stop(grant, OwnStop.LEASE_LOST, at_once=True)]
     assert worker.said(HandBack) == [HandBack(claimed)]
     assert worker.claims() == []
 
@@ -140,7 +140,7 @@ def test_a_confirmation_that_waited_through_a_freeze_renews_nothing(worker: Stee
     worker.after(5)
     worker.freeze(20)
     worker.confirm()
-    assert worker.said(Stop) == [Stop(grant, StopReason.LEASE_LOST)]
+    assert worker.said(Stop) == [Stop(grant, OwnStop.LEASE_LOST, at_once=True)]
 
 
 def test_a_confirmation_of_a_heartbeat_sent_too_long_ago_registers_nobody() -> None:
@@ -156,7 +156,7 @@ def test_after_a_freeze_past_the_end_handlers_get_a_moment_to_die(worker: Steeri
     grant = worker.run("runs")
     worker.freeze(60)
     worker.decide()
-    assert worker.said(Stop) == [Stop(grant, StopReason.LEASE_LOST)]
+    assert worker.said(Stop) == [Stop(grant, OwnStop.LEASE_LOST, at_once=True)]
     assert worker.said(Exit) == []
     worker.after(0.25)
     assert [command.code for command in worker.said(Exit)] == [EXIT_FENCED]

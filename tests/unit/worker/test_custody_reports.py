@@ -2,7 +2,7 @@
 
 import pytest
 
-from distriqueue_protocol.messages import Outcome
+from distriqueue_protocol.messages import Outcome, StopReason
 from distriqueue_worker.commands import (
     EXIT_DONE,
     EXIT_FENCED,
@@ -10,10 +10,10 @@ from distriqueue_worker.commands import (
     Consume,
     Exit,
     HandBack,
+    OwnStop,
     Start,
     Stop,
     StopConsuming,
-    StopReason,
 )
 from tests.unit.worker.steering import DONE, END, START, Steering
 
@@ -115,7 +115,7 @@ def test_a_stop_order_stops_the_handler_and_its_result_is_not_reported(worker: S
     grant = worker.run("a")
     worker.stop(grant)
     worker.stop(grant)
-    assert worker.said(Stop) == [Stop(grant, StopReason.ORDERED)]
+    assert worker.said(Stop) == [Stop(grant, StopReason.OVER, at_once=True)]
     worker.live(5)
     assert [held.grant for held in worker.heartbeats()[-1].grants] == [grant]  # it is not dead yet
     worker.end(grant, DONE)
@@ -220,7 +220,7 @@ def test_when_the_grace_is_over_handlers_are_stopped_and_reported_interrupted(wo
     grant = worker.run("a")
     worker.custody.shut_down(3, worker.now)
     worker.live(3)
-    assert worker.said(Stop) == [Stop(grant, StopReason.SHUTDOWN)]
+    assert worker.said(Stop) == [Stop(grant, OwnStop.SHUTDOWN, at_once=True)]
     worker.end(grant, None)
     (report,) = worker.published()
     assert (report.outcome, report.reason) == (Outcome.INTERRUPTED, "WorkerStopped")
@@ -232,7 +232,7 @@ def test_a_second_request_ends_the_grace(worker: Steering) -> None:
     worker.live(1)
     worker.custody.shut_down(0, worker.now)
     worker.decide()
-    assert worker.said(Stop) == [Stop(grant, StopReason.SHUTDOWN)]
+    assert worker.said(Stop) == [Stop(grant, OwnStop.SHUTDOWN, at_once=True)]
 
 
 def test_a_handler_that_survives_the_grace_ends_with_the_process(worker: Steering) -> None:

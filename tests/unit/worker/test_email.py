@@ -10,7 +10,7 @@ import pytest
 from distriqueue_worker import builtin_tasks
 from distriqueue_worker.builtin_tasks import Email, email
 from distriqueue_worker.results import InvalidPayloadError, read_payload
-from distriqueue_worker.tasks import PermanentError, TaskContext, marked
+from distriqueue_worker.tasks import PermanentError, Stopped, TaskContext, marked
 
 
 class Mailbox(socketserver.ThreadingTCPServer):
@@ -94,5 +94,7 @@ async def test_without_a_server_it_is_simulated_and_can_be_stopped(monkeypatch: 
     monkeypatch.setattr(builtin_tasks, "SIMULATED_EMAIL_SECONDS", 600.0)
     told = context()
     told.cancelled.set()
-    sent = await asyncio.wait_for(asyncio.to_thread(email, Email(to="a@b", subject="x"), told), 30)
-    assert sent.simulated
+    with pytest.raises(Stopped):
+        await asyncio.wait_for(asyncio.to_thread(email, Email(to="a@b", subject="x"), told), 30)
+    monkeypatch.setattr(builtin_tasks, "SIMULATED_EMAIL_SECONDS", 0.0)
+    assert (await asyncio.to_thread(email, Email(to="a@b", subject="x"), context())).simulated

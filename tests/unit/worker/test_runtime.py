@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from distriqueue_protocol.messages import GrantId, Outcome, Ticket
 from distriqueue_worker import logs
 from distriqueue_worker.clocks import monotonic
-from distriqueue_worker.commands import Result
+from distriqueue_worker.commands import Checkpointed, Progressed, Result, Word
 from distriqueue_worker.metrics import WorkerMetrics
 from distriqueue_worker.registries import Registry
 from distriqueue_worker.runtime import Runtime
@@ -116,18 +116,137 @@ async def async_in_process(payload: Sized, _context: TaskContext) -> int:
     return payload.size
 
 
+@task("exits")
+async def exits(_payload: dict[str, Any], _context: TaskContext) -> None:
+    sys.exit(4)
+
+
+def _begin(payload: dict[str, Any]) -> Path:
+    file = Path(payload["file"])
+    file.write_text("begun")
+    return file
+
+
+@task("cleans")
+async def cleans(payload: dict[str, Any], _context: TaskContext) -> None:
+    file = _begin(payload)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.01)
+        file.write_text(f"{file.read_text()}, cleaned up")
+
+
+@task("looks")
+def looks(payload: dict[str, Any], context: TaskContext) -> None:
+    file = _begin(payload) if "file" in payload else None
+    context.cancelled.wait(PATIENCE)
+    if file:
+        file.write_text(f"{file.read_text()}, cleaned up")
+    if payload.get("raise"):
+        raise ValueError("I do not like that")
+    context.raise_if_cancelled()
+
+
+@task("looks-in-a-process", isolation="process")
+def looks_in_a_process(payload: dict[str, Any], context: TaskContext) -> None:
+    looks(payload, context)
+
+
+@task("async-looks-in-a-process", isolation="process")
+async def async_looks_in_a_process(payload: dict[str, Any], context: TaskContext) -> None:
+    try:
+        await cleans(payload, context)
+    finally:
+        assert context.cancelled.is_set()
+
+
+@task("inattentive")
+def inattentive(payload: dict[str, Any], _context: TaskContext) -> None:
+    _begin(payload)
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@task("inattentive-process", isolation="process")
+def inattentive_process(payload: dict[str, Any], context: TaskContext) -> None:
+    inattentive(payload, context)
+
+
+DEAF: list[threading.Event] = []
+
+
+@task("deaf")
+def deaf(_payload: dict[str, Any], _context: TaskContext) -> None:
+    while not DEAF[0].is_set():
+        with contextlib.suppress(BaseException):
+            DEAF[0].wait(0.01)
+
+
+def _speak(context: TaskContext) -> Any:
+    for page in (1, 2, 3):
+        context.progress(page * 22.2, f"{['first', 'second', 'third'][page - 1]} page")
+        context.checkpoint({"page": page})
+    return context.last_checkpoint
+
+
+@task("speaks")
+async def speaks(_payload: dict[str, Any], context: TaskContext) -> Any:
+    return _speak(context)
+
+
+@task("speaks-in-a-thread")
+def speaks_in_a_thread(_payload: dict[str, Any], context: TaskContext) -> Any:
+    return _speak(context)
+
+
+@task("speaks-in-a-process", isolation="process")
+def speaks_in_a_process(_payload: dict[str, Any], context: TaskContext) -> Any:
+    return _speak(context)
+
+
+@task("says-too-much")
+async def says_too_much(_payload: dict[str, Any], context: TaskContext) -> None:
+    context.checkpoint("x" * 20_000)
+
+
+@task("says-too-much-in-a-process", isolation="process")
+def says_too_much_in_a_process(_payload: dict[str, Any], context: TaskContext) -> None:
+    context.checkpoint("x" * 20_000)
+
+
+@task("hungry")
+async def hungry(_payload: dict[str, Any], _context: TaskContext) -> int:
+    return len(bytearray(1 << 62))
+
+
+@task("hungry-thread")
+def hungry_thread(_payload: dict[str, Any], _context: TaskContext) -> int:
+    return len(bytearray(1 << 62))
+
+
+@task("hungry-process", isolation="process")
+def hungry_process(_payload: dict[str, Any], _context: TaskContext) -> int:
+    return len(bytearray(1 << 62))
+
+
 class Running:
     """A runtime and what it said."""
 
-    def __init__(self, *tasks: Task, lease: Callable[[], float]) -> None:
-        found = (sized, endless, stubborn, cancels_itself, fails, odd, never, in_thread, in_process, async_in_process)
-        known = [one for one in map(marked, found) if one]
+    def __init__(self, *tasks: Task, lease: Callable[[], float], grace: float = 0.0) -> None:
+        known = [one for one in map(marked, globals().values()) if one]
         self.registry = CollectorRegistry()
+        self.words: list[tuple[GrantId, Word]] = []
+        self.stuck: list[GrantId] = []
         self.runtime = Runtime(
             Registry([*known, *tasks]),
             metrics=WorkerMetrics(self.registry),
             on_end=self._ended,
+            on_word=lambda grant, word: self.words.append((grant, word)),
+            on_stuck=self.stuck.append,
             lives_until=lease,
+            stop_grace=grace,
         )
         self.ends: dict[GrantId, tuple[Result | None, str]] = {}
         self._changed = asyncio.Event()
@@ -138,13 +257,15 @@ class Running:
         self.ends[grant] = (result, completion_time)
         self._changed.set()
 
-    def start(self, kind: str, payload: dict[str, Any] | None = None, **fields: Any) -> GrantId:
+    def start(
+        self, kind: str, payload: dict[str, Any] | None = None, *, checkpoint: JsonValue = None, **fields: Any
+    ) -> GrantId:
         self._number += 1
         grant = GrantId(1, self._number)
         ticket = Ticket(
             namespace="n", name="j", uid="u", type=kind, attempt=2, epoch=1, payload=payload or {}, **fields
         )
-        self.runtime.start(grant, ticket)
+        self.runtime.start(grant, ticket, checkpoint)
         assert grant not in self.ends, "it ended within start"
         return grant
 
@@ -230,7 +351,7 @@ async def test_an_unknown_type_names_the_known_ones(running: Running) -> None:
     result = await running.result("absent")
     assert (result.outcome, result.reason, result.permanent) == (Outcome.FAILED, "UnknownType", False)
     assert "'absent'" in result.error
-    assert "async-process, cancels-itself, endless" in result.error
+    assert "async-process, cancels-itself, cleans" in result.error
 
 
 async def test_a_timeout_is_a_failed_attempt(running: Running) -> None:
@@ -240,28 +361,130 @@ async def test_a_timeout_is_a_failed_attempt(running: Running) -> None:
         assert "1 s" in result.error
 
 
-@pytest.mark.parametrize(("kind", "payload"), [("endless", {}), ("stubborn", {}), ("thread", {"wait": True})])
-async def test_a_stopped_handler_has_no_result_whatever_it_returns(
+async def test_a_stopped_handler_that_returns_nothing_has_no_result(running: Running) -> None:
+    for kind, payload in (("endless", {}), ("looks", {})):
+        grant = running.start(kind, payload)
+        await asyncio.sleep(0)
+        running.runtime.stop(grant, at_once=True)
+        assert grant not in running.ends
+        assert await running.end(grant) is None
+
+
+@pytest.mark.parametrize(("kind", "payload"), [("stubborn", {}), ("thread", {"wait": True})])
+async def test_a_value_that_a_stopped_handler_returns_nevertheless_is_its_result(
     running: Running, kind: str, payload: dict[str, Any]
 ) -> None:
     grant = running.start(kind, payload)
     await asyncio.sleep(0)
-    running.runtime.stop(grant)
+    running.runtime.stop(grant, at_once=True)
+    result = await running.end(grant)
+    assert result is not None
+    assert result.outcome is Outcome.SUCCEEDED
+
+
+async def test_what_a_stopped_handler_raises_of_its_own_is_its_failure(running: Running) -> None:
+    grant = running.start("looks", {"raise": True})
+    running.runtime.stop(grant, at_once=True)
+    result = await running.end(grant)
+    assert result is not None
+    assert (result.outcome, result.reason) == (Outcome.FAILED, "ValueError")
+
+
+@pytest.fixture(name="patient")
+async def patient_fixture() -> AsyncIterator[Running]:
+    running = Running(lease=lambda: monotonic() + 10 * PATIENCE, grace=10 * PATIENCE)
+    yield running
+    assert len(running.runtime) == 0
+
+
+@pytest.mark.parametrize("kind", ["cleans", "looks", "looks-in-a-process", "async-looks-in-a-process"])
+async def test_a_handler_is_asked_before_it_is_killed(patient: Running, kind: str, tmp_path: Path) -> None:
+    grant = patient.start(kind, {"file": str(tmp_path / "file")})
+    await until((tmp_path / "file").exists)
+    patient.runtime.stop(grant, at_once=False)
+    patient.runtime.stop(grant, at_once=False)
+    assert await patient.end(grant) is None
+    assert (tmp_path / "file").read_text() == "begun, cleaned up"
+
+
+async def test_a_second_word_hurries(patient: Running, tmp_path: Path) -> None:
+    grants = [patient.start(kind, {"file": str(tmp_path / kind)}) for kind in ("inattentive", "inattentive-process")]
+    for kind in ("inattentive", "inattentive-process"):
+        await until((tmp_path / kind).exists)
+    for at_once in (False, True):
+        for grant in grants:
+            patient.runtime.stop(grant, at_once=at_once)
+    for grant in grants:
+        assert await patient.end(grant) is None
+
+
+async def test_a_handler_that_does_not_look_is_killed_when_its_grace_is_over(running: Running, tmp_path: Path) -> None:
+    for kind in ("inattentive", "inattentive-process"):
+        grant = running.start(kind, {"file": str(tmp_path / kind)})
+        await until((tmp_path / kind).exists)
+        running.runtime.stop(grant, at_once=False)
+        assert await running.end(grant) is None
+
+
+async def test_a_timeout_ends_a_thread_that_does_not_look(running: Running, tmp_path: Path) -> None:
+    result = await running.result("inattentive", {"file": str(tmp_path / "file")}, timeout_seconds=1)
+    assert (result.outcome, result.reason) == (Outcome.FAILED, "Timeout")
+
+
+async def test_a_thread_that_cannot_be_stopped_is_given_up_and_ends_all_the_same(running: Running) -> None:
+    gate = threading.Event()
+    DEAF.append(gate)
+    grant = running.start("deaf")
+    running.runtime.stop(grant, at_once=False)
+    await until(lambda: running.stuck == [grant])
     assert grant not in running.ends
-    assert await running.end(grant) is None
+    gate.set()
+    await running.end(grant)
+
+
+async def test_what_handlers_say_arrives_before_their_end(running: Running) -> None:
+    for kind in ("speaks", "speaks-in-a-thread", "speaks-in-a-process"):
+        running.words.clear()
+        grant = running.start(kind, checkpoint={"page": 1})
+        result = await running.end(grant)
+        assert result is not None
+        assert result.value == {"page": 1}
+        assert {word_grant for word_grant, _ in running.words} == {grant}
+        said = [word for _, word in running.words]
+        assert said[-1] == Checkpointed({"page": 3}, 10)
+        assert Progressed(66, "third page") in said
+
+
+async def test_a_checkpoint_that_cannot_be_is_refused_in_the_handler(running: Running) -> None:
+    for kind in ("says-too-much", "says-too-much-in-a-process"):
+        result = await running.result(kind)
+        assert (result.outcome, result.reason) == (Outcome.FAILED, "ValueError")
+        assert "16384 is the limit" in result.error
+        assert running.words == []
+
+
+async def test_the_exit_of_a_loop_handler_is_its_failure(running: Running) -> None:
+    result = await running.result("exits")
+    assert (result.outcome, result.reason, result.error) == (Outcome.FAILED, "SystemExit", "4")
+
+
+async def test_without_memory(running: Running) -> None:
+    for kind in ("hungry", "hungry-thread", "hungry-process"):
+        result = await running.result(kind)
+        assert (result.outcome, result.reason, result.permanent) == (Outcome.FAILED, "OutOfMemory", False)
 
 
 async def test_stopping_one_that_has_not_begun_yet(running: Running) -> None:
     grants = [running.start("endless"), running.start("process")]
     for grant in grants:
-        running.runtime.stop(grant)
+        running.runtime.stop(grant, at_once=True)
     assert [await running.end(grant) for grant in grants] == [None, None]
 
 
 async def test_stopping_what_has_ended_does_nothing(running: Running) -> None:
     grant = running.start("sized", {"size": 1})
     await running.end(grant)
-    running.runtime.stop(grant)
+    running.runtime.stop(grant, at_once=True)
 
 
 async def test_a_handler_that_cancels_itself_has_failed(running: Running) -> None:
@@ -324,7 +547,7 @@ async def test_stopping_a_process_kills_what_it_has_started(running: Running, tm
     grant = running.start("process", {"pid": str(tmp_path / "pid")})
     started = await pids(tmp_path / "pid")
     assert [alive(pid) for pid in started] == [True, True]
-    running.runtime.stop(grant)
+    running.runtime.stop(grant, at_once=True)
     assert await running.end(grant) is None
     await until(lambda: not any(map(alive, started)))
 

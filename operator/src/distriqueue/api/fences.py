@@ -96,7 +96,7 @@ JOB_FENCE_RULES: Final[tuple[Rule, ...]] = (
     {
         "rule": _PHASE_CEL,
         "message": f"{Fence.PHASE}: a final phase is final: to run the job again, raise spec.retryGeneration by one, "
-        "for example with kubectl patch djob NAME --type=merge -p '{\"spec\":{\"retryGeneration\":1}}'",
+        'for example with kubectl patch djob NAME --type=merge -p \'{"spec":{"retryGeneration":1}}\'',
         "reason": "FieldValueForbidden",
         "fieldPath": ".status.phase",
     },

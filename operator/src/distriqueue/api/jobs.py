@@ -416,6 +416,9 @@ class JobStatus(Model):
     retry_generation: Annotated[Int64, Field(ge=0, le=limits.INT32_MAX)] | None = None
     """The spec.retryGeneration that the job was last run for."""
 
+    retry_time: Timestamp | None = None
+    """When it was taken up for that retry; its deadline counts from here."""
+
     observed_generation: ObservedGeneration | None = None
     """The metadata.generation that this status was decided on."""
 

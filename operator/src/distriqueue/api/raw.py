@@ -122,6 +122,7 @@ class RawJobStatus(TypedDict, total=False):
     epoch: int
     lastGrant: RawGrant
     retryGeneration: int
+    retryTime: str
     observedGeneration: int
     conditions: list[RawCondition]
 

@@ -8,21 +8,24 @@ status.
 from typing import cast
 
 from distriqueue.api.conditions import AttemptReason, JobReason
-from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
-from distriqueue.api.raw import RawJob, RawJobStatus
+from distriqueue.api.phases import JobPhase
+from distriqueue.api.raw import RawJob, RawJobSpec, RawJobStatus
 from distriqueue.core.books import Books
-from distriqueue.core.jobs import InvalidSpecError, Job, Loss, Slot, Stage, is_final, payload_bytes, read_job
+from distriqueue.core.jobs import InvalidSpecError, Job, Loss, Slot, Stage, is_over, json_bytes, read_job
+from distriqueue.core.lifecycle import Lifecycle
+from distriqueue.core.reaping import Finished
 from distriqueue.core.times import Now, seconds
 from distriqueue.core.writing import Writing
-from distriqueue_protocol.messages import GrantId
+from distriqueue_protocol.messages import GrantId, StopReason
 
 
 class Admission:
     """See the module."""
 
-    def __init__(self, books: Books, writing: Writing) -> None:
+    def __init__(self, books: Books, writing: Writing, lifecycle: Lifecycle) -> None:
         self._books = books
         self._writing = writing
+        self._lifecycle = lifecycle
 
     def shown(self, resource: RawJob, now: Now) -> None:
         """A job was created or changed, or is named by a list."""
@@ -30,9 +33,14 @@ class Admission:
         if metadata.get("deletionTimestamp"):
             self.deleted(metadata["uid"])
             return
+        over = is_over(resource)
+        if over:
+            self._books.reaper.expect(Finished.of(resource), now)
+        else:
+            self._books.reaper.forget(metadata["uid"])
         job = self._books.jobs.get(metadata["uid"])
         if job is None:
-            if not is_final(resource):
+            if not over:
                 self._enter(resource, now)
             return
         version = int(metadata["resourceVersion"])
@@ -42,8 +50,8 @@ class Admission:
                 # Ours, most often: its answer is on the way. If it is somebody else's, it is read after that answer.
                 job.skipped = resource
                 return
-            if job.stage is Stage.FINAL and not is_final(resource):
-                # A fence had said that it is over; it is not.
+            if job.stage is Stage.FINAL and not over:
+                # A person wants a retry; or a fence had said that it is over, and it is not.
                 del self._books.jobs[job.uid]
                 self._enter(resource, now)
                 return
@@ -67,16 +75,16 @@ class Admission:
             return
         books.jobs[job.uid] = job
         books.add_pool(job.pool)
-        size = payload_bytes(job.payload)
+        size = json_bytes(job.payload)
         limit = books.settings.payload_limit
         if size > limit:
             why = f"spec.payload has {size} bytes, the limit is {limit}: store the data elsewhere and put a reference "
             self._writing.refuse(job, JobReason.PAYLOAD_TOO_LARGE, f"{why}to it into the payload", now)
             return
-        books.queue(job, now)
         if books.leading:
             # Nobody but a leader writes Running: somebody edited the status by hand.
             self.miss(job, now)
+        self._lifecycle.follow(job, now, moved=True)
 
     def read_back(self, job: Job, resource: RawJob, now: Now) -> None:
         """A resource was changed by somebody else, or read again: what it says now is the truth."""
@@ -89,28 +97,29 @@ class Admission:
         job.generation = metadata.get("generation", job.generation)
         number = job.next_attempt
         job.read_status(status)
-        if job.phase in FINAL_JOB_PHASES:
-            books.finish(job, "Finished")
+        if is_over(resource):
+            books.finish(job, StopReason.OVER)
             books.forget(job)
             return
         slot = job.slot
         if slot is not None and slot.grant <= job.last_grant:
             # A leader before this one has written how this grant ended: its last write was late.
-            books.free(job, slot, "Over")
-            books.queue(job, now)
-        elif slot is None and job.refusal is None and job.next_attempt != number and job.stage is not Stage.FINAL:
-            books.queue(job, now)
-        self._writing.advance(job, now)
+            books.free(job, slot, StopReason.OVER)
+            books.place(job, now)
+        elif slot is None and job.next_attempt != number and job.stage is not Stage.FINAL:
+            books.place(job, now)
+        self._lifecycle.reread(job, resource.get("spec", cast("RawJobSpec", {})), now)
 
     def deleted(self, uid: str) -> None:
         """A job is gone: whoever runs it is told to stop, and its reports are settled."""
+        self._books.reaper.forget(uid)
         job = self._books.jobs.pop(uid, None)
         if job is None:
             return
         write, job.write = job.write, None
         if write is not None and write.slot is not None and write.slot is not job.slot:
             self._books.settle(write.slot)
-        self._books.finish(job, "Deleted")
+        self._books.finish(job, StopReason.DELETED)
 
     def miss(self, job: Job, now: Now) -> None:
         """If a status says Running and nobody answers for it: a lost attempt, and the next number follows."""

@@ -8,17 +8,28 @@ wants nothing else.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
-from distriqueue.api.limits import PAYLOAD_LIMIT_BYTES
+from distriqueue.api.conditions import JobReason
+from distriqueue.api.limits import DEFAULT_TTL_SECONDS, PAYLOAD_LIMIT_BYTES
 from distriqueue.api.phases import JobPhase
 from distriqueue.core.backlog import Backlog, RunwaySettings
 from distriqueue.core.commands import AckReports, Command, DeclarePool, StepDown
 from distriqueue.core.jobs import Job, Slot, Stage, Write, WriteKind
 from distriqueue.core.observing import Observer
 from distriqueue.core.outbox import Outbox
+from distriqueue.core.reaping import Reaper
 from distriqueue.core.records import Records
 from distriqueue.core.roster import Roster, Session
+from distriqueue.core.timers import Timers
 from distriqueue.core.times import Now, seconds
+from distriqueue_protocol.messages import StopReason
+
+_ORDERS: Final = {
+    JobReason.CANCELLED: StopReason.CANCELLED,
+    JobReason.DEADLINE_EXCEEDED: StopReason.DEADLINE_EXCEEDED,
+}
+"""What the worker of a job is told that is to be closed; one that is refused for its spec goes on to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,9 @@ class LeaderSettings:
         resend_after: Seconds after which a ticket that nobody claimed, though slots are free, is sent again.
         payload_limit: Bytes of JSON that a payload may have.
         quiet_writes: Writes of Queued wait while more writes than this are under way.
+        progress_every: Seconds between two writes of one job's progress.
+        default_ttl: Seconds for which a finished job is kept that does not say; None for ever.
+        reopened_per_second: Finished jobs that are run again by hand, in a second.
     """
 
     running_after: float = 1.0
@@ -38,6 +52,9 @@ class LeaderSettings:
     resend_after: float = 15.0
     payload_limit: int = PAYLOAD_LIMIT_BYTES
     quiet_writes: int = 8
+    progress_every: float = 5.0
+    default_ttl: int | None = DEFAULT_TTL_SECONDS
+    reopened_per_second: float = 50.0
     runway: RunwaySettings = field(default_factory=RunwaySettings)
 
 
@@ -48,6 +65,9 @@ class Books:
         leading: The takeover is done: grants and tickets are allowed.
         held: Jobs whose slot is taken.
         writes: Status writes under way, by number.
+        granted: The number of the last grant of this term.
+        deadlines: When jobs have to be over, by uid.
+        reaper: Deletes what has been over for long.
     """
 
     def __init__(self, *, epoch: int, now: Now, observer: Observer, settings: LeaderSettings) -> None:
@@ -56,6 +76,9 @@ class Books:
         self.settings = settings
         self.leading = False
         self.held = 0
+        self.granted = 0
+        self.deadlines = Timers()
+        self.reaper = Reaper(default_ttl=settings.default_ttl)
         self.jobs: dict[str, Job] = {}
         self.writes: dict[int, Write] = {}
         self.backlog = Backlog(settings.runway)
@@ -65,6 +88,7 @@ class Books:
         self._commands: list[Command] = []
         self._acks: list[int] = []
         self._down: StepDown | None = None
+        self._keepers: dict[tuple[str, str], Job] = {}
 
     # --- what is to be done ------------------------------------------------------------------------------------
 
@@ -136,6 +160,18 @@ class Books:
             # Else its end is being written: whether it is accepted after all is seen by the answer.
             self.refuse_report(slot)
 
+    def order_stop(self, job: Job) -> None:
+        """Tell whoever holds a job to stop if it is to be closed or run anew; the slot is theirs until they answer."""
+        slot = job.slot
+        if slot is None or not self.leading:
+            return
+        if job.closing is not None:
+            slot.stop = _ORDERS.get(job.closing.reason, slot.stop)
+        elif job.wants_retry:
+            slot.stop = StopReason.RETRIED
+        if slot.stop and slot.incarnation and slot.report is None:
+            self.outbox.stop(slot.incarnation, slot.grant, slot.stop)
+
     def refuse_report(self, slot: Slot) -> None:
         """The report of a slot comes too late."""
         self.observer.report_refused("Stale")
@@ -151,18 +187,56 @@ class Books:
 
     # --- jobs --------------------------------------------------------------------------------------------------
 
-    def queue(self, job: Job, now: Now) -> None:
-        """Let a job that nobody holds wait: for its time, or for its turn."""
+    def place(self, job: Job, now: Now) -> None:
+        """Let a job that nobody holds wait: for a person or a write, for its time, or for its turn."""
+        if job.halted:
+            self.backlog.leave(job)
+            job.stage = Stage.HALTED
+            return
         due = seconds(job.status.get("nextAttemptTime")) if job.phase == JobPhase.RETRYING else None
         # The wall clock of the leader that wrote the time may have been wrong by any amount.
         wait = min(due - now.wall, 2.0 * job.backoff.max_seconds) if due is not None else 0.0
+        if job.start_after is not None:
+            wait = max(wait, job.start_after - now.wall)
         if wait > 0:
             self.backlog.wait_until(job, due=now.mono + wait)
         else:
             self.backlog.wait(job)
 
+    def limit_time(self, job: Job, now: Now) -> bool:
+        """Keep the time of a job's deadline in view.
+
+        Returns:
+            Whether it has passed.
+        """
+        deadline = job.deadline()
+        if deadline is None:
+            self.deadlines.clear(job.uid)
+            return False
+        if deadline <= now.wall:
+            return True
+        self.deadlines.set(job.uid, now.mono + deadline - now.wall)
+        return False
+
+    def keep_key(self, job: Job) -> Job | None:
+        """Let a job be the only one with its dedupKey.
+
+        Returns:
+            The job that is so already; None when this one is, or nobody can say before the takeover is done.
+        """
+        if job.dedup_key is None or not self.leading:
+            return None
+        keeper = self._keepers.setdefault((job.namespace, job.dedup_key), job)
+        return keeper if keeper is not job else None
+
+    def _let_go(self, job: Job) -> None:
+        self.deadlines.clear(job.uid)
+        if job.dedup_key is not None and self._keepers.get((job.namespace, job.dedup_key)) is job:
+            del self._keepers[job.namespace, job.dedup_key]
+
     def finish(self, job: Job, why: str) -> None:
         """Close the books of a job that is over. Whoever still runs it is told to stop, what it reports is settled."""
+        self._let_go(job)
         self.backlog.leave(job)
         job.stage = Stage.FINAL
         job.payload = {}

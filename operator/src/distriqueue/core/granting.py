@@ -7,16 +7,31 @@ claim is free.
 A report is accepted when its grant is above `lastGrant` and holds the slot, or when nobody contradicts it.
 """
 
-from itertools import count
+from collections.abc import Iterable
+from typing import Final
 
 from distriqueue.api.conditions import AttemptReason
+from distriqueue.api.limits import CHECKPOINT_LIMIT_BYTES
 from distriqueue.api.phases import JobPhase
 from distriqueue.core.books import Books
-from distriqueue.core.jobs import Job, Loss, Slot, Stage
+from distriqueue.core.jobs import Job, Loss, Slot, Stage, json_bytes
 from distriqueue.core.roster import Session
-from distriqueue.core.times import Now
+from distriqueue.core.times import Now, microtime
 from distriqueue.core.writing import Writing
-from distriqueue_protocol.messages import Answer, Claim, GrantId, Heartbeat, HeldGrant, Refusal, Report
+from distriqueue_protocol.messages import (
+    Answer,
+    Claim,
+    GrantId,
+    Heartbeat,
+    HeldGrant,
+    Progress,
+    Refusal,
+    Report,
+    StopReason,
+)
+
+TIMEOUT_PATIENCE_SECONDS: Final = 30.0
+"""So long after the timeout of an attempt its worker is told to stop it; it should have done so by itself."""
 
 
 class Granting:
@@ -25,7 +40,6 @@ class Granting:
     def __init__(self, books: Books, writing: Writing) -> None:
         self._books = books
         self._writing = writing
-        self._counter = count(1)
 
     # --- claims ------------------------------------------------------------------------------------------------
 
@@ -49,16 +63,23 @@ class Granting:
         refusal: Refusal | None = None
         if job is None:
             refusal = Refusal.DELETED
-        elif job.stage is Stage.FINAL or job.refusal is not None:
+        elif job.stage is Stage.FINAL:
             refusal = Refusal.FINISHED
         elif job.slot is not None:
             refusal = Refusal.TAKEN
+        elif job.closing is not None:
+            refusal = Refusal.CANCELLED if job.cancel else Refusal.FINISHED
+        elif job.suspend:
+            refusal = Refusal.SUSPENDED
+        elif job.wants_retry:
+            refusal = Refusal.NOT_NOW
         elif claim.attempt != job.next_attempt or job.stage is Stage.BACKOFF:
             refusal = Refusal.OLD_ATTEMPT
         if refusal is not None or job is None:
             books.observer.claim_answered(str(refusal))
             return Answer(claim=claim.id, refusal=refusal)
-        grant = GrantId(books.epoch, next(self._counter))
+        books.granted += 1
+        grant = GrantId(books.epoch, books.granted)
         slot = Slot(
             grant=grant,
             claim=claim.id,
@@ -71,7 +92,7 @@ class Granting:
         books.hold(job, slot, session)
         self._writing.watch(job, slot, now)
         books.observer.claim_answered("Granted")
-        return Answer(claim=claim.id, grant=grant)
+        return Answer(claim=claim.id, grant=grant, checkpoint=job.status.get("checkpoint"))
 
     # --- the full state of a worker ----------------------------------------------------------------------------
 
@@ -95,7 +116,8 @@ class Granting:
             return
         self._books.release(job, slot)
         self._books.observer.slot_returned()
-        self._books.queue(job, now)
+        self._books.place(job, now)
+        self._writing.advance(job, now)
 
     def _recognise(self, session: Session, held: HeldGrant, now: Now, *, reported: bool) -> None:
         """A worker names a grant: it is known, or adopted, or over."""
@@ -104,14 +126,18 @@ class Granting:
         slot = job.slot if job is not None else None
         if job is not None and slot is not None and slot.grant == held.grant:
             slot.start_time = held.start_time or slot.start_time
+            if not slot.stop and now.mono - slot.since > job.timeout_seconds + TIMEOUT_PATIENCE_SECONDS:
+                slot.stop = StopReason.TIMEOUT
             if slot.incarnation != session.incarnation:
                 # A process that lost its lease keeps its reports: the incarnation that lists one now answers for it.
                 books.entrust(job, slot, session)
+            if not reported:
+                books.order_stop(job)
             return
         over = job is None or job.stage is Stage.FINAL or held.grant <= job.last_grant
         if job is None or over or (slot is not None and slot.grant > held.grant):
             if not reported:
-                books.outbox.stop(session.incarnation, held.grant, "Over")
+                books.outbox.stop(session.incarnation, held.grant, StopReason.OVER)
             elif over:
                 books.outbox.settle(session.incarnation, held.grant)
             return
@@ -121,7 +147,7 @@ class Granting:
     def _adopt(self, job: Job, session: Session | None, grant: GrantId, *, attempt: int, claim: int, now: Now) -> Slot:
         """A grant of an earlier leader that nobody contradicts takes the slot; of several, the highest."""
         if job.slot is not None:
-            self._books.free(job, job.slot, "Over")
+            self._books.free(job, job.slot, StopReason.OVER)
         else:
             self._books.backlog.leave(job)
         registration = session.registration if session is not None else None
@@ -137,6 +163,22 @@ class Granting:
         self._books.hold(job, slot, session)
         self._writing.watch(job, slot, now)
         return slot
+
+    def hear(self, session: Session, progress: Iterable[Progress], now: Now) -> None:
+        """Handlers say how far they have come; what is said of a grant that is over is not heard."""
+        for word in progress:
+            holding = session.holding(word.grant)
+            if holding is None:
+                continue
+            uid, slot = holding
+            slot.progress = {"time": microtime(now.wall)}
+            if word.percent is not None:
+                slot.progress["percent"] = word.percent
+            if word.message:
+                slot.progress["message"] = word.message
+            if word.checkpoint is not None and json_bytes(word.checkpoint) <= CHECKPOINT_LIMIT_BYTES:
+                slot.checkpoint = word.checkpoint
+            self._writing.tell(self._books.jobs[uid], slot, now)
 
     # --- reports -----------------------------------------------------------------------------------------------
 

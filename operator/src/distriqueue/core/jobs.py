@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from distriqueue.api import limits
 from distriqueue.api.conditions import JobReason
 from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
-from distriqueue.api.raw import RawJob, RawJobSpec, RawJobStatus
+from distriqueue.api.raw import RawJob, RawJobSpec, RawJobStatus, RawProgress, RawRetryBudget
 from distriqueue.core import times
 from distriqueue_protocol.messages import NO_GRANT, GrantId, Report
 from distriqueue_protocol.names import Priority
@@ -35,6 +35,8 @@ class Stage(Enum):
     """A grant holds the slot."""
     BACKOFF = auto()
     """Waits for the time of its next attempt."""
+    HALTED = auto()
+    """Nobody may have it: it is suspended, or is about to be closed or reopened by a write."""
     FINAL = auto()
     """Over; kept until the watch shows it so, because older events may still be under way."""
 
@@ -44,6 +46,14 @@ class Loss(NamedTuple):
 
     reason: str
     error: str
+
+
+class Closing(NamedTuple):
+    """Why a job ends without success as soon as nobody holds it, whatever attempts are left."""
+
+    phase: JobPhase
+    reason: JobReason
+    message: str
 
 
 @dataclass(slots=True, eq=False)
@@ -57,11 +67,16 @@ class Slot:
         worker: The name of that worker.
         attempt: The number that the attempt has in the history.
         granted_at: When, by the wall clock.
+        since: When this leader granted or adopted it (monotonic).
         start_time: When the handler started, by the worker's word (RFC 3339).
         report: The report to be written, when there is one.
         tags: Deliveries to acknowledge once the report is written.
         lost: Why the attempt is lost; a report that is there nevertheless goes first.
         announced: `Running` was written, or is being written.
+        stop: Why its worker is told to stop the handler; empty when it is not.
+        progress: The last word of the handler about how far it has come, and when it was heard.
+        checkpoint: What it would leave for the next attempt.
+        untold: It said something that no write carries yet.
     """
 
     grant: GrantId
@@ -70,11 +85,16 @@ class Slot:
     worker: str
     attempt: int
     granted_at: float
+    since: float = 0.0
     start_time: str | None = None
     report: Report | None = None
     tags: list[int] = field(default_factory=list)
     lost: Loss | None = None
     announced: bool = False
+    stop: str = ""
+    progress: RawProgress | None = None
+    checkpoint: JsonValue = None
+    untold: bool = False
 
 
 class WriteKind(Enum):
@@ -84,8 +104,12 @@ class WriteKind(Enum):
     RUNNING = auto()
     END = auto()
     """An attempt ended; frees the slot."""
-    REFUSE = auto()
-    """The leader refuses the job for good."""
+    CLOSE = auto()
+    """The job ends without an attempt: it is refused, cancelled, a duplicate, or its deadline has passed."""
+    REOPEN = auto()
+    """A retry by hand begins."""
+    NOTE = auto()
+    """That the job is suspended, or no longer; nothing moves by it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -128,7 +152,10 @@ class Job:
         seen: The resourceVersion that the watch showed last.
         skipped: What the watch showed last while a write was under way.
         gone: It was found missing, and the watch has yet to say that it was deleted.
-        refusal: Why the leader will not run it: reason and message.
+        refusal: Why the leader will never run it, by its spec.
+        closing: Why it ends without success as soon as nobody holds it.
+        retried: `status.retryGeneration`: what it was last run for.
+        reopens_at: When its retry may begin (monotonic); None before that was decided.
         failures: Writes in a row that did not succeed.
         not_before: No write before this moment (monotonic).
     """
@@ -161,7 +188,17 @@ class Job:
     seen: int = 0
     skipped: RawJob | None = None
     gone: bool = False
-    refusal: tuple[JobReason, str] | None = None
+    suspend: bool = False
+    cancel: bool = False
+    retry_generation: int = 0
+    retried: int = 0
+    start_after: float | None = None
+    deadline_seconds: int | None = None
+    dedup_key: str | None = None
+    budget: RawRetryBudget | None = None
+    refusal: Closing | None = None
+    closing: Closing | None = None
+    reopens_at: float | None = None
     failures: int = 0
     not_before: float = 0.0
 
@@ -175,11 +212,43 @@ class Job:
         """The number that the next attempt will have."""
         return self.ended + 1
 
+    @property
+    def wants_retry(self) -> bool:
+        """Whether a person has asked for a retry that has not begun."""
+        return self.retry_generation > self.retried and not self.cancel
+
+    @property
+    def halted(self) -> bool:
+        """Whether no new attempt may start, whatever is due."""
+        return self.closing is not None or self.suspend or self.wants_retry
+
+    def read_wishes(self, spec: RawJobSpec) -> bool:
+        """Take over what may change in a spec, except for the priority.
+
+        Returns:
+            Whether it changes when the job may start.
+        """
+        before = (self.suspend, self.start_after, self.wants_retry)
+        self.suspend = spec.get("suspend", False)
+        self.cancel = spec.get("cancel", False)
+        self.retry_generation = spec.get("retryGeneration", 0)
+        self.start_after = times.seconds(spec.get("startAfter"))
+        self.deadline_seconds = spec.get("deadlineSeconds")
+        return before != (self.suspend, self.start_after, self.wants_retry)
+
+    def deadline(self) -> float | None:
+        """When the whole job has to be over, by the wall clock."""
+        if self.deadline_seconds is None:
+            return None
+        retried = times.seconds(self.status.get("retryTime"))
+        return (retried or max(self.created, self.start_after or 0.0)) + self.deadline_seconds
+
     def read_status(self, status: RawJobStatus) -> None:
         """Take over a status that was read or written."""
         self.status = status
         self.phase = status.get("phase", JobPhase.PENDING)
         self.attempt = status.get("attempt", 0)
+        self.retried = status.get("retryGeneration", 0)
         # While Running, the attempt that the status names is not over.
         self.ended = self.attempt - 1 if self.phase == JobPhase.RUNNING else self.attempt
         grant = status.get("lastGrant")
@@ -187,14 +256,18 @@ class Job:
             self.last_grant = max(self.last_grant, GrantId(grant["epoch"], grant["counter"]))
 
 
-def is_final(resource: RawJob) -> bool:
-    """Whether a resource is in a final phase."""
-    return resource.get("status", {}).get("phase") in FINAL_JOB_PHASES
+def is_over(resource: RawJob) -> bool:
+    """Whether nothing remains to be done for a job: it is in a final phase, and nobody has asked for a retry."""
+    status = resource.get("status", cast("RawJobStatus", {}))
+    if status.get("phase") not in FINAL_JOB_PHASES:
+        return False
+    spec = resource.get("spec", cast("RawJobSpec", {}))
+    return spec.get("retryGeneration", 0) <= status.get("retryGeneration", 0) or spec.get("cancel", False)
 
 
-def payload_bytes(payload: dict[str, JsonValue]) -> int:
-    """The size of a payload: its JSON text without spaces, in UTF-8."""
-    return len(orjson.dumps(payload))
+def json_bytes(value: JsonValue) -> int:
+    """The size of a payload or checkpoint: its JSON text without spaces, in UTF-8."""
+    return len(orjson.dumps(value))
 
 
 def _backoff(spec: RawJobSpec) -> Backoff:
@@ -242,8 +315,11 @@ def read_job(resource: RawJob, *, wall: float) -> Job:
         backoff=_backoff(spec),
         timeout_seconds=spec.get("timeoutSeconds", limits.DEFAULT_TIMEOUT_SECONDS),
         payload=spec.get("payload", {}),
+        dedup_key=spec.get("dedupKey"),
+        budget=spec.get("retryBudget"),
         created=wall if 0 <= wall - created < 2 else created,  # noqa: PLR2004 - two whole seconds, see above
         status={},
     )
+    job.read_wishes(spec)
     job.read_status(resource.get("status", cast("RawJobStatus", {})))
     return job

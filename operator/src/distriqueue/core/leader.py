@@ -23,7 +23,9 @@ from distriqueue.core.books import Books, LeaderSettings
 from distriqueue.core.commands import CallRoll, Command, DeclarePool, PublishTicket
 from distriqueue.core.granting import Granting
 from distriqueue.core.jobs import Job, Stage
+from distriqueue.core.lifecycle import Lifecycle
 from distriqueue.core.observing import Observer
+from distriqueue.core.reaping import Finished
 from distriqueue.core.roster import Roster
 from distriqueue.core.staffing import Staffing
 from distriqueue.core.takeovers import Step, Takeover
@@ -53,10 +55,11 @@ class Leader:
         self.epoch = epoch
         self._books = Books(epoch=epoch, now=now, observer=observer, settings=settings)
         self._writing = Writing(self._books, draw=draw)
-        self._admission = Admission(self._books, self._writing)
+        self._lifecycle = Lifecycle(self._books, self._writing)
+        self._admission = Admission(self._books, self._writing, self._lifecycle)
         self._granting = Granting(self._books, self._writing)
         self._staffing = Staffing(self._books, self._writing, self._granting)
-        self._takeover = Takeover(self._books, self._admission, self._granting, now=now)
+        self._takeover = Takeover(self._books, self._admission, self._granting, self._lifecycle, now=now)
         self._called_at = float("-inf")
 
     # --- what others may ask -----------------------------------------------------------------------------------
@@ -99,12 +102,21 @@ class Leader:
 
     # --- the beginning -----------------------------------------------------------------------------------------
 
-    def begin(self, *, jobs: Iterable[RawJob], workers: Iterable[RawWorker], lease_created: bool, now: Now) -> None:
+    def begin(
+        self,
+        *,
+        jobs: Iterable[RawJob],
+        workers: Iterable[RawWorker],
+        finished: Iterable[Finished] = (),
+        lease_created: bool,
+        now: Now,
+    ) -> None:
         """Steps two and three of the takeover: the resources are read, the roll is called.
 
         Args:
-            jobs: All jobs, from a consistent list.
+            jobs: All jobs that are not over, from a consistent list.
             workers: All DistributedWorkers, likewise.
+            finished: The jobs that are over, as far as they are known: they are deleted when their time has come.
             lease_created: The Lease had to be created. Then nothing proves that the workers' resources are still
                 those of the last leader, so workers that no resource names get the time to speak, if there are jobs
                 that they may hold. That no status names an epoch proves nothing: a short attempt is not written before
@@ -117,6 +129,8 @@ class Leader:
             if epoch > self.epoch:
                 books.step_down(f"a status has epoch {epoch}", minimum_epoch=epoch)
             self._admission.shown(resource, now)
+        for job in finished:
+            books.reaper.expect(job, now)
         for worker in workers:
             epoch = worker.get("status", {}).get("epoch", 0)
             if epoch > self.epoch:
@@ -171,9 +185,11 @@ class Leader:
             # It has not heard of us: it need not wait for the next roll call before it may claim.
             books.outbox.greet(session.incarnation)
         if message.heartbeat is None:
+            self._granting.hear(session, message.progress, now)
             self._granting.answer(session, now)
             return
         self._granting.compare(session, message.heartbeat, now)
+        self._granting.hear(session, message.progress, now)
         if message.heartbeat.leaving:
             books.roster.end(session, "Left")
         self._staffing.introduce(session, now)
@@ -242,8 +258,6 @@ class Leader:
             try:
                 ticket = self._ticket(job)
             except ValidationError as error:
-                books.backlog.leave(job)
-                job.stage = Stage.WAITING
                 problem = error.errors(include_url=False, include_input=False)[0]
                 why = f"spec.{to_camel(str(problem['loc'][0]))}: {problem['msg']}"
                 self._writing.refuse(job, JobReason.INVALID_SPEC, why, now)
@@ -298,6 +312,10 @@ class Leader:
         self._staffing.suspect(now)
         self._staffing.lose(now)
         self._writing.tick(now)
+        self._lifecycle.tick(now)
+        if books.leading:
+            for deletion in books.reaper.due(now):
+                books.want(deletion)
         self._send_again(now)
         for command in books.records.writes(mono=now.mono):
             books.want(command)

@@ -1,13 +1,25 @@
 """What follows an attempt that ended: success, another attempt and when, or the end of the job.
 
-Pure functions of the job, the way the attempt ended, and a random number that is passed in.
+Pure functions of the job, the way the attempt ended, and a random number that is passed in. Every class of failure has
+the budget that the job gives it, or shares `maxAttempts` with the others; a permanent one has none.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final, Literal, cast
 
-from distriqueue.api.conditions import JobReason
+from distriqueue.api.conditions import AttemptReason, JobReason
 from distriqueue.api.phases import AttemptOutcome, JobPhase
-from distriqueue.core.jobs import Backoff
+from distriqueue.api.raw import RawRetryBudget
+from distriqueue.core.jobs import Backoff, Job
+
+FailureClass = Literal["application", "timeout", "outOfMemory", "workerLost"]
+"""A class of failures, by its name in `spec.retryBudget` and `status.failures`."""
+
+_BY_REASON: Final[Mapping[str, FailureClass]] = {
+    AttemptReason.TIMEOUT: "timeout",
+    AttemptReason.OUT_OF_MEMORY: "outOfMemory",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +61,62 @@ def wait_seconds(backoff: Backoff, *, attempt: int, draw: float) -> float:
     return wait * (1 + backoff.jitter_percent / 100 * (2 * draw - 1))
 
 
-def decide(
-    *,
-    outcome: AttemptOutcome,
-    permanent: bool,
-    attempt: int,
-    max_attempts: int,
-    backoff: Backoff,
-    draw: float,
-) -> Verdict:
-    """Decide what follows attempt number `attempt`.
+def failure_class(outcome: AttemptOutcome, reason: str) -> FailureClass | None:
+    """The class that an attempt counts in; None for one that is nobody's failure."""
+    if outcome is AttemptOutcome.FAILED:
+        return _BY_REASON.get(reason, "application")
+    if outcome is AttemptOutcome.LOST:
+        return "outOfMemory" if reason == AttemptReason.OUT_OF_MEMORY else "workerLost"
+    return None
+
+
+def counted(failures: RawRetryBudget | None, kind: FailureClass | None) -> RawRetryBudget:
+    """The failures of a job with one more of a class."""
+    counts: RawRetryBudget = {**failures} if failures else {}
+    if kind is not None:
+        counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+def exhausted(
+    failures: RawRetryBudget, kind: FailureClass, *, budget: RawRetryBudget | None, max_attempts: int
+) -> bool:
+    """Whether a failure of this class, counted already, was one too many."""
+    own = budget.get(kind) if budget else None
+    if own is not None:
+        return failures[kind] > own
+    shared = (count for name, count in failures.items() if not budget or name not in budget)
+    return sum(cast("Iterator[int]", shared)) >= max_attempts
+
+
+def decide(job: Job, *, outcome: AttemptOutcome, reason: str, permanent: bool, draw: float) -> Verdict:
+    """Decide what follows an attempt of a job.
 
     A lost attempt is not the handler's failure: the next one follows at once. It counts all the same, so that a job
     which takes its worker down with it does not do so for ever, and `maxAttempts: 1` means at most one start.
+
+    Args:
+        job: With its status as it was before this end.
+        outcome: How the attempt ended.
+        reason: The reason of the attempt.
+        permanent: The handler says that another attempt cannot help.
+        draw: A random number in [0, 1), for the jitter.
     """
     if outcome is AttemptOutcome.SUCCEEDED:
         return Verdict(JobPhase.SUCCEEDED, JobReason.SUCCEEDED)
+    if job.closing is not None:
+        return Verdict(job.closing.phase, job.closing.reason)
     if permanent:
         return Verdict(JobPhase.FAILED, JobReason.PERMANENT_ERROR)
-    if attempt >= max_attempts:
+    kind = failure_class(outcome, reason)
+    return Verdict(JobPhase.RETRYING) if kind is None else _after_failure(job, kind, outcome=outcome, draw=draw)
+
+
+def _after_failure(job: Job, kind: FailureClass, *, outcome: AttemptOutcome, draw: float) -> Verdict:
+    failures = counted(job.status.get("failures"), kind)
+    if exhausted(failures, kind, budget=job.budget, max_attempts=job.max_attempts):
         return Verdict(JobPhase.DEAD, JobReason.ATTEMPTS_EXHAUSTED)
     if outcome is AttemptOutcome.LOST:
         return Verdict(JobPhase.RETRYING)
-    return Verdict(JobPhase.RETRYING, wait_seconds=wait_seconds(backoff, attempt=attempt, draw=draw))
+    number = sum(cast("Iterator[int]", iter(failures.values())))
+    return Verdict(JobPhase.RETRYING, wait_seconds=wait_seconds(job.backoff, attempt=number, draw=draw))

@@ -88,6 +88,10 @@ class Session:
             return 0
         return self.registration.concurrency
 
+    def holding(self, grant: GrantId) -> tuple[str, Slot] | None:
+        """The job, by uid, and the slot that a grant took; None when it is not in this session's book."""
+        return next(((uid, slot) for uid, slot in self.slots.items() if slot.grant == grant), None)
+
     def replace_book(self, heartbeat: Heartbeat) -> None:
         """Take over the full state."""
         self.registration = heartbeat.registration

@@ -9,15 +9,23 @@ from dataclasses import dataclass
 from typing import cast
 
 import orjson
+from pydantic import JsonValue
 
 from distriqueue.api.conditions import AttemptReason, JobCondition, JobReason
-from distriqueue.api.limits import ERROR_LIMIT, HISTORY_LIMIT, LOG_TAIL_LIMIT, REASON_LIMIT, RESULT_LIMIT_BYTES
+from distriqueue.api.limits import (
+    CHECKPOINT_LIMIT_BYTES,
+    ERROR_LIMIT,
+    HISTORY_LIMIT,
+    LOG_TAIL_LIMIT,
+    REASON_LIMIT,
+    RESULT_LIMIT_BYTES,
+)
 from distriqueue.api.phases import FINAL_JOB_PHASES, AttemptOutcome, JobPhase
 from distriqueue.api.raw import RawAttempt, RawCondition, RawJobStatus
-from distriqueue.core.jobs import Job, Loss, Slot
-from distriqueue.core.retrying import Verdict
+from distriqueue.core.jobs import Closing, Job, Loss, Slot, json_bytes
+from distriqueue.core.retrying import Verdict, counted, failure_class
 from distriqueue.core.times import Now, checked, microtime, whole_seconds
-from distriqueue_protocol.messages import GrantId, Outcome, Report
+from distriqueue_protocol.messages import GrantId, Outcome, Report, StopReason
 
 _OUTCOMES = {
     Outcome.SUCCEEDED: AttemptOutcome.SUCCEEDED,
@@ -49,6 +57,7 @@ class Ending:
     log_tail: str = ""
     result: object = None
     permanent: bool = False
+    checkpoint: JsonValue = None
 
 
 def ending(slot: Slot, *, now: Now) -> Ending:
@@ -66,6 +75,8 @@ def reported(slot: Slot) -> Ending:
     if report.result is not None and (refusal := _refused_result(report)) is not None:
         report = refusal
     outcome = _OUTCOMES[report.outcome]
+    if outcome is AttemptOutcome.LOST and slot.stop and report.reason == slot.stop:
+        outcome = AttemptOutcome.FAILED if slot.stop == StopReason.TIMEOUT else AttemptOutcome.STOPPED
     reason = report.reason
     if not reason and outcome is not AttemptOutcome.SUCCEEDED:
         lost = outcome is AttemptOutcome.LOST
@@ -83,7 +94,13 @@ def reported(slot: Slot) -> Ending:
         log_tail=report.log_tail,
         result=report.result,
         permanent=report.permanent,
+        checkpoint=_bounded(report.checkpoint) or slot.checkpoint,
     )
+
+
+def _bounded(checkpoint: JsonValue) -> JsonValue:
+    """A checkpoint that is larger than it may be is none; the worker had told the handler."""
+    return checkpoint if checkpoint is None or json_bytes(checkpoint) <= CHECKPOINT_LIMIT_BYTES else None
 
 
 def _refused_result(report: Report) -> Report | None:
@@ -117,6 +134,7 @@ def lost(slot: Slot, loss: Loss, *, now: Now) -> Ending:
         grant=slot.grant,
         reason=loss.reason,
         error=loss.error,
+        checkpoint=slot.checkpoint,
     )
 
 
@@ -140,7 +158,50 @@ def _base(job: Job, *, phase: JobPhase, epoch: int, now: Now) -> RawJobStatus:
     if "conditions" not in status:
         reason = JobReason.ACCEPTED
         status["conditions"] = [_condition(JobCondition.ACCEPTED, True, reason, "", job=job, now=now)]
+    if suspension_untold(job):
+        reason = JobReason.SUSPENDED if job.suspend else JobReason.RESUMED
+        said = _condition(JobCondition.SUSPENDED, job.suspend, reason, "", job=job, now=now)
+        status["conditions"] = [*(c for c in status["conditions"] if c["type"] != JobCondition.SUSPENDED), said]
     return status
+
+
+def suspension_untold(job: Job) -> bool:
+    """Whether the conditions of a job do not say yet that it is suspended, or that it is no longer."""
+    said = any(
+        condition["type"] == JobCondition.SUSPENDED and condition["status"] == "True"
+        for condition in job.status.get("conditions", ())
+    )
+    return said != job.suspend
+
+
+def noted(job: Job, *, epoch: int, now: Now) -> RawJobStatus:
+    """The job is suspended, or no longer: what ticket it had is worth nothing now."""
+    queued = job.phase == JobPhase.QUEUED
+    return _base(job, phase=JobPhase.PENDING if queued else JobPhase(job.phase), epoch=epoch, now=now)
+
+
+def reopened(job: Job, *, granted: int, epoch: int, now: Now) -> RawJobStatus:
+    """A retry by hand begins: the job waits as on its first day, with its history and its checkpoint.
+
+    Args:
+        job: Nobody holds it.
+        granted: The number of the last grant of this epoch: whatever was granted of this job is over.
+        epoch: Of the leader.
+        now: The moment.
+    """
+    status = _base(job, phase=JobPhase.PENDING, epoch=epoch, now=now)
+    for key in _OF_ONE_RUN:
+        status.pop(key, None)  # type: ignore[misc]  # the keys of a TypedDict, from a tuple of them
+    ended = (JobCondition.COMPLETE, JobCondition.FAILED)
+    status["conditions"] = [condition for condition in status["conditions"] if condition["type"] not in ended]
+    grant = max(job.last_grant, GrantId(epoch, granted))
+    status["lastGrant"] = {"epoch": grant.epoch, "counter": grant.counter}
+    status["retryGeneration"] = job.retry_generation
+    status["retryTime"] = microtime(now.wall)
+    return status
+
+
+_OF_ONE_RUN = ("result", "error", "failures", "progress", "completionTime", "nextAttemptTime", "queuedTime")
 
 
 def queued(job: Job, *, epoch: int, now: Now) -> RawJobStatus:
@@ -168,10 +229,16 @@ def running(job: Job, slot: Slot, *, epoch: int, now: Now) -> RawJobStatus:
         "startTime": status["startTime"],
     }
     status["attempts"] = _history(status, entry)
+    if slot.progress is not None:
+        status["progress"] = slot.progress
+    else:
+        status.pop("progress", None)
+    if slot.checkpoint is not None:
+        status["checkpoint"] = slot.checkpoint
     return status
 
 
-def ended(job: Job, ending: Ending, verdict: Verdict, *, epoch: int, now: Now) -> RawJobStatus:
+def ended(job: Job, slot: Slot, ending: Ending, verdict: Verdict, *, epoch: int, now: Now) -> RawJobStatus:
     """An attempt ended; the verdict says what becomes of the job."""
     status = _base(job, phase=verdict.phase, epoch=epoch, now=now)
     status.pop("nextAttemptTime", None)
@@ -181,11 +248,20 @@ def ended(job: Job, ending: Ending, verdict: Verdict, *, epoch: int, now: Now) -
     status["lastGrant"] = {"epoch": ending.grant.epoch, "counter": ending.grant.counter}
     if job.queued_time:
         status["queuedTime"] = job.queued_time
-    status["attempts"] = _history(status, _entry(ending))
+    entry = _entry(ending)
+    status["attempts"] = _history(status, entry)
+    kind = failure_class(ending.outcome, entry.get("reason", ""))
+    if kind is not None:
+        status["failures"] = counted(status.get("failures"), kind)
+    if ending.checkpoint is not None:
+        status["checkpoint"] = ending.checkpoint
+    if slot.progress is not None:
+        status["progress"] = slot.progress
     if ending.error:
         status["error"] = ending.error[:ERROR_LIMIT]
     if verdict.phase is JobPhase.SUCCEEDED:
         status.pop("error", None)
+        status.pop("checkpoint", None)
         if ending.result is not None:
             status["result"] = ending.result
     if verdict.phase is JobPhase.RETRYING:
@@ -197,23 +273,31 @@ def ended(job: Job, ending: Ending, verdict: Verdict, *, epoch: int, now: Now) -
     return status
 
 
-def refused(job: Job, refusal: tuple[JobReason, str], *, epoch: int, now: Now) -> RawJobStatus:
-    """The leader will not run the job at all."""
-    reason, message = refusal
-    status = _base(job, phase=JobPhase.FAILED, epoch=epoch, now=now)
-    status["error"] = message[:ERROR_LIMIT]
+def closed(job: Job, closing: Closing, *, epoch: int, now: Now) -> RawJobStatus:
+    """The job ends without an attempt."""
+    status = _base(job, phase=closing.phase, epoch=epoch, now=now)
+    status.pop("nextAttemptTime", None)
     status["completionTime"] = microtime(now.wall)
-    accepted = _condition(JobCondition.ACCEPTED, False, reason, message, job=job, now=now)
-    status["conditions"] = [accepted, _condition(JobCondition.FAILED, True, reason, message, job=job, now=now)]
+    if job.retry_generation:
+        status["retryGeneration"] = job.retry_generation
+    if closing.phase is JobPhase.FAILED:
+        status["error"] = closing.message[:ERROR_LIMIT]
+    if job.refusal is closing:
+        accepted = _condition(JobCondition.ACCEPTED, False, closing.reason, closing.message, job=job, now=now)
+        others = (c for c in status["conditions"] if c["type"] != JobCondition.ACCEPTED)
+        status["conditions"] = [accepted, *others]
+    _conclude(status, reason=closing.reason, message=closing.message, job=job, now=now)
     return status
 
 
 def _message(ending: Ending, verdict: Verdict, *, job: Job) -> str:
     if verdict.phase is JobPhase.SUCCEEDED:
         return ""
+    if job.closing is not None and verdict.reason is job.closing.reason:
+        return job.closing.message
     why = f"{ending.reason}: {ending.error}" if ending.error else ending.reason
     if verdict.phase is JobPhase.DEAD:
-        of = f"attempt {ending.number} of {job.max_attempts}, the last one, did not succeed"
+        of = f"attempt {ending.number}, the last one, did not succeed"
         return f"{of}: {why}"[:ERROR_LIMIT]
     return why[:ERROR_LIMIT]
 

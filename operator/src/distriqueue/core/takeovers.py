@@ -10,6 +10,7 @@ from distriqueue.core.admitting import Admission
 from distriqueue.core.books import Books
 from distriqueue.core.commands import SendMarker
 from distriqueue.core.granting import Granting
+from distriqueue.core.lifecycle import Lifecycle
 from distriqueue.core.roster import Proof
 from distriqueue.core.times import Now
 from distriqueue_protocol.names import WORKER_LOST_SECONDS
@@ -29,11 +30,14 @@ class Step(Enum):
 class Takeover:
     """See the module."""
 
-    def __init__(self, books: Books, admission: Admission, granting: Granting, *, now: Now) -> None:
+    def __init__(
+        self, books: Books, admission: Admission, granting: Granting, lifecycle: Lifecycle, *, now: Now
+    ) -> None:
         self.step = Step.ROLL_CALL
         self._books = books
         self._admission = admission
         self._granting = granting
+        self._lifecycle = lifecycle
         self._proof: Proof | None = None
         self._strangers_until = now.mono
 
@@ -72,5 +76,6 @@ class Takeover:
         self._books.leading = True
         for job in list(self._books.jobs.values()):
             self._admission.miss(job, now)
+        self._lifecycle.follow_all(now)
         for session in list(self._books.roster.sessions.values()):
             self._granting.answer(session, now)

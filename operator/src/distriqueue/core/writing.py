@@ -19,10 +19,10 @@ from distriqueue.api.raw import RawJob, RawJobStatus
 from distriqueue.core import statuses
 from distriqueue.core.books import Books
 from distriqueue.core.commands import WriteStatus
-from distriqueue.core.jobs import Job, Slot, Stage, Write, WriteKind
+from distriqueue.core.jobs import Closing, Job, Slot, Stage, Write, WriteKind
 from distriqueue.core.retrying import decide
 from distriqueue.core.times import Now, seconds
-from distriqueue_protocol.messages import Outcome
+from distriqueue_protocol.messages import Outcome, StopReason
 
 LONGEST_PAUSE_SECONDS: Final = 10.0
 """Between two tries of a write that is refused, or meets a conflict, again and again."""
@@ -41,40 +41,72 @@ class Writing:
         self._books = books
         self._draw = draw
         self._numbers = count(1)
+        self._reopens_at = float("-inf")
+        self._untold: deque[tuple[float, Job, Slot]] = deque()
         self._held_since: deque[tuple[float, Job, Slot]] = deque()
         self._again: list[tuple[float, int, Job]] = []
 
     # --- deciding ----------------------------------------------------------------------------------------------
 
     def advance(self, job: Job, now: Now) -> None:
-        """Write the end of an attempt, if it has ended and nothing else is being written, or the refusal of a job."""
-        slot = job.slot
-        ended = slot is not None and (slot.report is not None or slot.lost is not None)
-        if not (ended or job.refusal is not None) or job.write is not None or job.stage is Stage.FINAL:
+        """Write what is to be written of a job now, if nothing else is being written: its end before all."""
+        kind = self._kind(job)
+        if kind is None:
             return
-        if now.mono < job.not_before:
-            heappush(self._again, (job.not_before, next(self._numbers), job))
-        elif ended and slot is not None:
-            self._write(job, WriteKind.END, self._end(job, slot, now))
-        elif job.refusal is not None:
-            self._write(job, WriteKind.REFUSE, statuses.refused(job, job.refusal, epoch=self._books.epoch, now=now))
+        not_before = job.not_before
+        if kind is WriteKind.REOPEN and job.phase in FINAL_JOB_PHASES:
+            not_before = max(not_before, self._turn(job, now))
+        if now.mono < not_before:
+            heappush(self._again, (not_before, next(self._numbers), job))
+            return
+        slot, closing, epoch = job.slot, job.closing, self._books.epoch
+        match kind:
+            case WriteKind.END if slot is not None:
+                self._write(job, kind, self._end(job, slot, now))
+            case WriteKind.CLOSE if closing is not None:
+                self._write(job, kind, statuses.closed(job, closing, epoch=epoch, now=now))
+            case WriteKind.REOPEN:
+                granted = self._books.granted
+                self._write(job, kind, statuses.reopened(job, granted=granted, epoch=epoch, now=now))
+            case WriteKind.NOTE:
+                self._write(job, kind, statuses.noted(job, epoch=epoch, now=now))
+
+    def _kind(self, job: Job) -> WriteKind | None:
+        """What is to be written of a job. Before the takeover is done nobody knows who holds what, so only ends are."""
+        slot = job.slot
+        if job.write is not None or job.stage is Stage.FINAL:
+            return None
+        if slot is not None and (slot.report is not None or slot.lost is not None):
+            return WriteKind.END
+        if not self._books.leading:
+            return None
+        if slot is None and job.closing is not None:
+            return WriteKind.CLOSE
+        if slot is None and job.wants_retry:
+            return WriteKind.REOPEN
+        return WriteKind.NOTE if statuses.suspension_untold(job) else None
+
+    def _turn(self, job: Job, now: Now) -> float:
+        """When a finished job may be reopened: many at once must not flood the workers."""
+        if job.reopens_at is None:
+            job.reopens_at = self._reopens_at = max(
+                now.mono, self._reopens_at + 1 / self._books.settings.reopened_per_second
+            )
+        return job.reopens_at
 
     def refuse(self, job: Job, reason: JobReason, message: str, now: Now) -> None:
-        """The leader will not run a job."""
-        job.refusal = (reason, message)
+        """The leader will not run a job, for what its spec says."""
+        job.refusal = job.closing = Closing(JobPhase.FAILED, reason, message)
+        if job.slot is None:
+            self._books.place(job, now)
         self.advance(job, now)
 
     def _end(self, job: Job, slot: Slot, now: Now) -> RawJobStatus:
         ending = statuses.ending(slot, now=now)
         verdict = decide(
-            outcome=ending.outcome,
-            permanent=ending.permanent,
-            attempt=ending.number,
-            max_attempts=job.max_attempts,
-            backoff=job.backoff,
-            draw=self._draw(),
+            job, outcome=ending.outcome, reason=ending.reason, permanent=ending.permanent, draw=self._draw()
         )
-        return statuses.ended(job, ending, verdict, epoch=self._books.epoch, now=now)
+        return statuses.ended(job, slot, ending, verdict, epoch=self._books.epoch, now=now)
 
     def _write(self, job: Job, kind: WriteKind, status: RawJobStatus) -> None:
         number = next(self._numbers)
@@ -120,13 +152,17 @@ class Writing:
             self._count_end(job, slot, write.status)
             if job.slot is slot:
                 books.release(job, slot)
-            if job.phase in FINAL_JOB_PHASES:
-                books.finish(job, "Finished")
+            if job.phase in FINAL_JOB_PHASES and not job.wants_retry:
+                books.finish(job, StopReason.OVER)
             elif job.slot is None:
-                books.queue(job, now)
-        elif write.kind is WriteKind.REFUSE:
+                books.place(job, now)
+        elif write.kind is WriteKind.CLOSE:
             books.observer.job_ended(job, job.phase, queue_seconds=0.0)
-            books.finish(job, "Refused")
+            books.finish(job, StopReason.OVER)
+        elif write.kind is WriteKind.REOPEN and job.slot is None:
+            job.reopens_at = None
+            books.limit_time(job, now)
+            books.place(job, now)
         self.advance(job, now)
         books.forget(job)
 
@@ -146,7 +182,7 @@ class Writing:
             job.write = None
             job.gone = True
             self._give_up(job, write)
-            self._books.finish(job, "Deleted")
+            self._books.finish(job, StopReason.DELETED)
             return None
         self._books.observer.write_repeated("Conflict")
         if write.kind is WriteKind.END and _is_ours(resource.get("status", {}), write.status):
@@ -183,7 +219,7 @@ class Writing:
         slot = job.slot
         if fences:
             # It came too late, whatever it says: the job is over, or a later grant is. The watch will show which.
-            books.finish(job, "Over")
+            books.finish(job, StopReason.OVER)
             return
         if slot is not None and slot.report is not None and slot.report.reason != _UNWRITABLE:
             # The result is something that the schema cannot hold: the attempt has failed, and says so.
@@ -226,11 +262,24 @@ class Writing:
         if job.phase in FINAL_JOB_PHASES:
             observer.job_ended(job, job.phase, queue_seconds=max(0.0, slot.granted_at - job.created))
 
+    def _announce(self, job: Job, slot: Slot, now: Now) -> None:
+        """Write that an attempt runs, and how far it has come."""
+        slot.announced = True
+        slot.untold = False
+        self._write(job, WriteKind.RUNNING, statuses.running(job, slot, epoch=self._books.epoch, now=now))
+
     # --- what has been so for a while --------------------------------------------------------------------------
 
     def watch(self, job: Job, slot: Slot, now: Now) -> None:
         """A slot was taken: if it still is after a while, `Running` is written."""
+        slot.since = now.mono
         self._held_since.append((now.mono, job, slot))
+
+    def tell(self, job: Job, slot: Slot, now: Now) -> None:
+        """A handler said something new: it is written along with others, or after a while by itself."""
+        if not slot.untold:
+            slot.untold = True
+            self._untold.append((now.mono, job, slot))
 
     def tick(self, now: Now) -> None:
         """Write what was put off, and Running and Queued for what has been so for a while."""
@@ -242,10 +291,17 @@ class Writing:
             if job.slot is not slot or slot.announced or slot.report is not None or slot.lost is not None:
                 continue
             if job.write is None:
-                slot.announced = True
-                self._write(job, WriteKind.RUNNING, statuses.running(job, slot, epoch=epoch, now=now))
+                self._announce(job, slot, now)
             else:
                 self._held_since.append((now.mono, job, slot))
+        while self._untold and self._untold[0][0] <= now.mono - settings.progress_every:
+            _, job, slot = self._untold.popleft()
+            if job.slot is not slot or not slot.untold or slot.report is not None or slot.lost is not None:
+                continue
+            if job.write is None and len(writes) < settings.quiet_writes:
+                self._announce(job, slot, now)
+            else:
+                self._untold.append((now.mono, job, slot))
         for job in self._books.backlog.long_out(mono=now.mono, age=settings.queued_after):
             if job.write is None and job.phase != JobPhase.QUEUED and len(writes) < settings.quiet_writes:
                 self._write(job, WriteKind.QUEUED, statuses.queued(job, epoch=epoch, now=now))

@@ -19,6 +19,7 @@ from distriqueue.broker.links import LeaderLink
 from distriqueue.core.commands import EmitEvent
 from distriqueue.core.leader import LeaderSettings
 from distriqueue.kube.client import KubeClient
+from distriqueue.kube.deletions import Deleter
 from distriqueue.kube.election import Durations, Elector, Leadership, new_identity
 from distriqueue.kube.events import EventRecorder
 from distriqueue.kube.feeds import Feed
@@ -28,7 +29,7 @@ from distriqueue.kube.workers import WorkerResources
 from distriqueue.operator.observing import Observer, PodSeen, WorkerSeen
 from distriqueue.operator.settings import OperatorSettings
 from distriqueue.operator.stores import JobStore
-from distriqueue.operator.terms import Term, TermEnd
+from distriqueue.operator.terms import Term, TermEnd, Writers
 from distriqueue.telemetry.metrics import OperatorMetrics
 from distriqueue.telemetry.serving import StatusServer
 
@@ -112,7 +113,8 @@ class Program:
             self._emit = events.emit
             recording = asyncio.create_task(events.run(), name="recording events")
             stack.push_async_callback(_cancel, recording)
-            leading = asyncio.create_task(self._lead_again(elector, writer, workers), name="leading")
+            writers = Writers(statuses=writer, jobs=Deleter(client, JOBS), workers=workers)
+            leading = asyncio.create_task(self._lead_again(elector, writers), name="leading")
             stack.push_async_callback(_cancel, leading)
             stopping = asyncio.create_task(self._stop.wait(), name="stopping")
             stack.push_async_callback(_cancel, stopping)
@@ -122,7 +124,7 @@ class Program:
             self.stop()
             await leading
 
-    async def _lead_again(self, elector: Elector, writer: StatusWriter, workers: WorkerResources) -> None:
+    async def _lead_again(self, elector: Elector, writers: Writers) -> None:
         """Stand for election whenever RabbitMQ answers, lead, and again."""
         pause, longest = RECONNECT_SECONDS
         name = f"distriqueue {self._settings.pod_name or elector.identity}"
@@ -140,7 +142,7 @@ class Program:
             try:
                 leadership = await self._win(elector, link)
                 if leadership is not None:
-                    await self._serve(leadership, link, writer, workers)
+                    await self._serve(leadership, link, writers)
             finally:
                 self._connected = False
                 if leadership is not None:
@@ -164,9 +166,7 @@ class Program:
                     # It won in the very moment in which it was called off.
                     await acquiring.result().release()
 
-    async def _serve(
-        self, leadership: Leadership, link: LeaderLink, writer: StatusWriter, workers: WorkerResources
-    ) -> None:
+    async def _serve(self, leadership: Leadership, link: LeaderLink, writers: Writers) -> None:
         settings = self._settings
         feed = self._feed
         if feed is None:
@@ -176,11 +176,14 @@ class Program:
             leadership=leadership,
             link=link,
             store=self._store,
-            writer=writer,
-            workers=workers,
+            writers=writers,
             emit=self._emit,
             metrics=self._metrics,
-            settings=LeaderSettings(payload_limit=settings.payload_limit_bytes),
+            settings=LeaderSettings(
+                payload_limit=settings.payload_limit_bytes,
+                default_ttl=None if settings.keep_finished else settings.default_ttl_seconds,
+                reopened_per_second=settings.reopened_per_second,
+            ),
             write_concurrency=settings.write_concurrency,
         )
         end = TermEnd("Crashed", "the term raised")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from distriqueue.api.limits import PAYLOAD_LIMIT_BYTES
+from distriqueue.api.limits import DEFAULT_TTL_SECONDS, PAYLOAD_LIMIT_BYTES, TTL_LIMIT_SECONDS
 
 
 class OperatorSettings(BaseSettings):
@@ -49,6 +49,15 @@ class OperatorSettings(BaseSettings):
 
     payload_limit_bytes: Annotated[int, Field(ge=1, le=1024 * 1024)] = PAYLOAD_LIMIT_BYTES
     """Largest payload that is run. Larger ones are refused with the reason PayloadTooLarge."""
+
+    default_ttl_seconds: Annotated[int, Field(ge=0, le=TTL_LIMIT_SECONDS)] = DEFAULT_TTL_SECONDS
+    """Seconds after its end when a job is deleted that names no ttlSecondsAfterFinished. 7 days by default."""
+
+    keep_finished: bool = False
+    """Keep finished jobs that name no ttlSecondsAfterFinished for ever."""
+
+    reopened_per_second: Annotated[float, Field(gt=0, le=10_000)] = 50.0
+    """Finished jobs that a retry by hand (spec.retryGeneration) puts back into the queue in a second; others wait."""
 
     write_concurrency: Annotated[int, Field(ge=1, le=256)] = 32
     """Status writes under way at a time; what an API server takes before it only gets slower."""

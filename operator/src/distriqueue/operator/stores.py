@@ -1,14 +1,16 @@
 """The jobs that are not over, as the watch shows them: every replica keeps them warm, only the leader acts on them.
 
-Guarantees: after `Feed.resync` the store holds exactly the jobs that were not in a final phase at that moment, or
-later. What nobody reads is left out (managedFields, annotations), so 20,000 waiting jobs stay small.
+Guarantees: after `Feed.resync` the store holds exactly the jobs that were not over at that moment, or later. What
+nobody reads is left out (managedFields, annotations), so 20,000 waiting jobs stay small; of those that are over it
+keeps what their deletion needs.
 """
 
 from collections.abc import Iterable
 from typing import Protocol, cast
 
 from distriqueue.api.raw import RawJob
-from distriqueue.core.jobs import is_final
+from distriqueue.core.jobs import is_over
+from distriqueue.core.reaping import Finished
 from distriqueue.kube.feeds import FeedEvent, FeedType
 
 
@@ -27,6 +29,7 @@ class JobStore:
 
     def __init__(self) -> None:
         self._jobs: dict[str, RawJob] = {}
+        self._finished: dict[str, Finished] = {}
         self.listener: JobListener | None = None
 
     def __len__(self) -> int:
@@ -37,6 +40,10 @@ class JobStore:
         """All jobs that are not over."""
         return list(self._jobs.values())
 
+    def finished(self) -> Iterable[Finished]:
+        """The jobs that are over."""
+        return list(self._finished.values())
+
     def deliver(self, event: FeedEvent) -> None:
         """Take in what the feed shows."""
         if event.type is FeedType.SYNCED:
@@ -45,12 +52,15 @@ class JobStore:
         uid = job["metadata"]["uid"]
         if event.type is FeedType.DELETED:
             self._jobs.pop(uid, None)
+            self._finished.pop(uid, None)
             if self.listener is not None:
                 self.listener.job_deleted(uid)
             return
-        if is_final(job):
+        if is_over(job):
             self._jobs.pop(uid, None)
+            self._finished[uid] = Finished.of(job)
         else:
+            self._finished.pop(uid, None)
             metadata = job["metadata"]
             metadata.pop("managedFields", None)  # type: ignore[typeddict-item]  # a key that we never read
             metadata.pop("annotations", None)

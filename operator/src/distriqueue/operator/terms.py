@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from distriqueue.api.events import NORMAL_REASONS
 from distriqueue.api.fences import violated_fences
 from distriqueue.api.raw import RawJob, RawWorker
-from distriqueue.broker.errors import BrokerError
+from distriqueue.broker.errors import BrokerError, NoConfirmError
 from distriqueue.broker.links import LeaderLink
 from distriqueue.core.commands import (
     AckReports,
@@ -28,6 +28,7 @@ from distriqueue.core.commands import (
     CallRoll,
     Command,
     DeclarePool,
+    DeleteJob,
     DeleteWorker,
     EmitEvent,
     PublishTicket,
@@ -39,8 +40,9 @@ from distriqueue.core.commands import (
 )
 from distriqueue.core.leader import Leader, LeaderSettings, Step
 from distriqueue.core.times import Now, microtime
+from distriqueue.kube.deletions import Deleter
 from distriqueue.kube.election import Leadership
-from distriqueue.kube.errors import KubeError, NotFound, NotLeading, Refused
+from distriqueue.kube.errors import Conflict, KubeError, NotFound, NotLeading, Refused
 from distriqueue.kube.statuses import StatusWriter
 from distriqueue.kube.workers import WorkerResources
 from distriqueue.operator.stores import JobStore
@@ -76,6 +78,21 @@ class TermEnd:
     minimum_epoch: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """What a term writes to the API server with.
+
+    Attributes:
+        statuses: Of jobs.
+        jobs: Deletes those whose time to live is over.
+        workers: The DistributedWorkers.
+    """
+
+    statuses: StatusWriter
+    jobs: Deleter
+    workers: WorkerResources
+
+
 class Term:
     """See the module; made for one `Leadership`, run once."""
 
@@ -85,8 +102,7 @@ class Term:
         leadership: Leadership,
         link: LeaderLink,
         store: JobStore,
-        writer: StatusWriter,
-        workers: WorkerResources,
+        writers: Writers,
         emit: Callable[[EmitEvent], None],
         metrics: OperatorMetrics,
         settings: LeaderSettings,
@@ -95,8 +111,9 @@ class Term:
         self._leadership = leadership
         self._link = link
         self._store = store
-        self._writer = writer
-        self._workers = workers
+        self._writer = writers.statuses
+        self._deleter = writers.jobs
+        self._workers = writers.workers
         self._emit = emit
         self._metrics = metrics
         self._settings = settings
@@ -109,6 +126,7 @@ class Term:
         self._writes: deque[WriteStatus] = deque()
         self._writers = 0
         self._pools: dict[str, asyncio.Task[None]] = {}
+        self._repairs: dict[str, asyncio.Task[None]] = {}
         self._log = _LOG.bind(epoch=leadership.epoch)
 
     @property
@@ -174,6 +192,7 @@ class Term:
             self._leader = leader
             leader.begin(
                 jobs=self._store.jobs(),
+                finished=self._store.finished(),
                 workers=cast("list[RawWorker]", workers),
                 lease_created=self._leadership.created,
                 now=now(),
@@ -277,7 +296,8 @@ class Term:
         self._scheduled = False
         if self._leader is None or self._ended.done() or not self._leadership.valid():
             return
-        self._leader.publish(now())
+        if not self._link.blocked:
+            self._leader.publish(now())
         for command in self._leader.take():
             self._carry_out(command)
 
@@ -290,11 +310,17 @@ class Term:
                     self._spawn(self._write_all())
             case WriteWorker():
                 self._spawn(self._write_worker(command))
+            case DeleteJob():
+                self._spawn(self._delete_job(command))
             case DeleteWorker():
                 self._spawn(self._delete_worker(command.name))
             case EmitEvent():
                 say = self._log.info if command.reason in NORMAL_REASONS else self._log.warning
-                say(command.note, reason=command.reason.value, about=f"{command.kind} {command.namespace}/{command.name}")
+                say(
+                    command.note,
+                    reason=command.reason.value,
+                    about=f"{command.kind} {command.namespace}/{command.name}",
+                )
                 self._emit(command)
             case StepDown():
                 self._end(TermEnd("SteppedDown", command.reason, command.minimum_epoch))
@@ -347,10 +373,31 @@ class Term:
             await self._link.publish_ticket(command.ticket, pool=command.pool, priority=command.priority)
         except BrokerError as error:
             self._log.warning("a ticket was not taken", job=command.ticket.name, error=str(error))
+            if isinstance(error, NoConfirmError):
+                await asyncio.wait([self._repairing(command.pool)])
             leader.on_ticket_failed(command.uid, command.number)
             self._schedule()
         else:
             leader.on_ticket_confirmed(command.uid, command.number, queued_time=microtime(time.time()))
+
+    def _repairing(self, pool: str) -> asyncio.Task[None]:
+        """The repair of a pool's queues that is under way, or a new one."""
+        task = self._repairs.get(pool)
+        if task is None or task.done():
+            task = self._repairs[pool] = self._spawn(self._repair(pool))
+        return task
+
+    async def _repair(self, pool: str) -> None:
+        try:
+            lost = await self._link.repair_pool(pool)
+        except BrokerError as error:
+            self._end(TermEnd("BrokerLost", str(error)))
+            return
+        leader = cast("Leader", self._leader)
+        for priority in lost:
+            self._log.error("a queue was lost: its tickets are sent again", pool=pool, priority=priority.value)
+            leader.on_queue_lost(pool, priority)
+        self._schedule()
 
     # --- writes --------------------------------------------------------------------------------------------------
 
@@ -412,6 +459,20 @@ class Term:
         else:
             leader.on_worker_written(command.name, now())
         self._schedule()
+
+    async def _delete_job(self, command: DeleteJob) -> None:
+        try:
+            await self._deleter.delete(
+                command.namespace,
+                command.name,
+                uid=command.uid,
+                resource_version=command.resource_version,
+                check=self._leadership.valid,
+            )
+        except (NotLeading, Conflict):
+            return  # another leader sees to it; or it has changed, and the watch will show how
+        except KubeError as error:
+            self._log.warning("a job cannot be deleted", job=command.name, error=str(error))
 
     async def _delete_worker(self, name: str) -> None:
         try:
