@@ -26,6 +26,7 @@ from yarl import URL
 from distriqueue.broker import topology
 from distriqueue.broker.acknowledgements import AckWindow
 from distriqueue.broker.errors import BrokerUnreachableError, TicketNotTakenError
+from distriqueue.telemetry import failpoints
 from distriqueue_protocol import names
 from distriqueue_protocol.messages import EpochCall, LeaderMessage, Marker, Ticket
 from distriqueue_protocol.names import MessageType, Priority
@@ -203,9 +204,11 @@ class LeaderLink:
 
     async def send(self, incarnation: str, message: LeaderMessage) -> None:
         """Send a message to one worker; nothing says whether it arrives."""
+        failpoints.passing("answer-send")
         await self._publish(
             message.encode(), MessageType.ANSWER, exchange=names.ANSWERS_EXCHANGE, routing_key=incarnation
         )
+        failpoints.passing("answer-sent")
 
     async def call_roll(self) -> None:
         """Say to all workers which epoch leads."""
@@ -215,7 +218,9 @@ class LeaderLink:
     async def send_marker(self, number: int) -> None:
         """Send a marker through the inbox and through the report queue."""
         body = Marker(epoch=self._epoch, id=number).encode()
+        failpoints.passing("marker-send")
         await self._publish(body, MessageType.MARKER, exchange="", routing_key=self._inbox_name)
+        failpoints.passing("marker-between")
         await self._publish(
             body, MessageType.MARKER, exchange=names.REPORTS_EXCHANGE, routing_key=self._reports_name, persistent=True
         )
@@ -237,7 +242,9 @@ class LeaderLink:
             OSError, aiormq.exceptions.AMQPError
         ):  # a lost link redelivers them to the next leader
             for tag, multiple in self._window.done(tags):
+                failpoints.passing("report-ack")
                 await self._need(self._reports).basic_ack(tag, multiple, wait=False)
+                failpoints.passing("report-acked")
 
     @staticmethod
     @contextlib.asynccontextmanager

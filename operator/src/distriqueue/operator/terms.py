@@ -46,6 +46,7 @@ from distriqueue.kube.errors import Conflict, KubeError, NotFound, NotLeading, R
 from distriqueue.kube.statuses import StatusWriter
 from distriqueue.kube.workers import WorkerResources
 from distriqueue.operator.stores import JobStore
+from distriqueue.telemetry import failpoints
 from distriqueue.telemetry.metrics import OperatorMetrics
 from distriqueue_protocol.messages import Marker, Report, SessionMessage
 from distriqueue_protocol.names import MessageType
@@ -177,10 +178,12 @@ class Term:
     async def _lead(self, resync: Callable[[], Coroutine[Any, Any, None]], ended_pods: Callable[[], list[str]]) -> None:
         try:
             await self._link.bind_inbox(self._leadership.epoch)
+            failpoints.passing("inbox-bound")
             # Workers answer while the resources are read; what they say waits in the inbox.
             await self._link.call_roll()
             bound_at = now()
             workers = await self._workers.list()
+            failpoints.passing("workers-listed")
             await resync()
             leader = Leader(
                 epoch=self._leadership.epoch,
@@ -201,6 +204,7 @@ class Term:
             for uid in ended_pods():
                 leader.on_pod_ended(uid, now())
             self._drain()
+            failpoints.passing("takeover-begun")
             await self._link.consume(inbox=self._on_inbox, reports=self._on_report)
             leading = False
             while True:
@@ -209,6 +213,7 @@ class Term:
                 if not leading and leader.step is Step.LEADING:
                     leading = True
                     took = time.monotonic() - self._began_at
+                    failpoints.passing("takeover-done")
                     self._metrics.took_over(took)
                     self._log.info("takeover done", seconds=round(took, 3), jobs=len(self._store))
                 await asyncio.sleep(TICK_SECONDS)
@@ -370,6 +375,7 @@ class Term:
         try:
             if not self._leadership.valid():
                 return
+            failpoints.passing("ticket-publish")
             await self._link.publish_ticket(command.ticket, pool=command.pool, priority=command.priority)
         except BrokerError as error:
             self._log.warning("a ticket was not taken", job=command.ticket.name, error=str(error))
@@ -378,6 +384,7 @@ class Term:
             leader.on_ticket_failed(command.uid, command.number)
             self._schedule()
         else:
+            failpoints.passing("ticket-confirmed")
             leader.on_ticket_confirmed(command.uid, command.number, queued_time=microtime(time.time()))
 
     def _repairing(self, pool: str) -> asyncio.Task[None]:
@@ -412,6 +419,7 @@ class Term:
     async def _write(self, command: WriteStatus) -> None:
         leader = cast("Leader", self._leader)
         try:
+            failpoints.passing("status-write")
             version = await self._writer.write(
                 command.namespace,
                 command.name,
@@ -430,6 +438,7 @@ class Term:
             self._log.debug("reading a job again", job=command.name, error=f"{type(error).__name__}: {error}")
             leader.on_reread(command.id, await self._reread(command), now())
         else:
+            failpoints.passing("status-written")
             self._metrics.status_written()
             leader.on_written(command.id, version, now())
         self._schedule()
@@ -450,6 +459,7 @@ class Term:
     async def _write_worker(self, command: WriteWorker) -> None:
         leader = cast("Leader", self._leader)
         try:
+            failpoints.passing("worker-write")
             await self._workers.put(command.name, command.status, check=self._leadership.valid)
         except NotLeading:
             return
@@ -457,6 +467,7 @@ class Term:
             self._log.warning("a worker cannot be written", worker=command.name, error=str(error))
             leader.on_worker_failed(command.name, now())
         else:
+            failpoints.passing("worker-written")
             leader.on_worker_written(command.name, now())
         self._schedule()
 

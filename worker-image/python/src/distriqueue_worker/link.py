@@ -37,6 +37,7 @@ from distriqueue_protocol.names import (
     ticket_queue,
     worker_queue,
 )
+from distriqueue_worker import failpoints
 from distriqueue_worker.acknowledging import Deliveries
 from distriqueue_worker.commands import Tag
 from distriqueue_worker.logs import get_logger
@@ -370,6 +371,7 @@ class Link:
             tag = Tag(wire.number, message.delivery_tag)
             ticket = _read_ticket(message)
             if isinstance(ticket, Ticket):
+                failpoints.passing("ticket-received")
                 self._events.ticket(ticket, tag)
                 return
             self._events.unreadable(tag, ticket)
@@ -382,7 +384,9 @@ class Link:
         kind = message.header.properties.message_type
         try:
             if kind == MessageType.ANSWER:
+                failpoints.passing("answer-received")
                 self._events.answer(LeaderMessage.decode(message.body))
+                failpoints.passing("answer-taken")
             elif kind == MessageType.EPOCH:
                 self._events.epoch(EpochCall.decode(message.body))
             else:
@@ -394,29 +398,35 @@ class Link:
 
     async def _send(self, wire: Wire, sequence: int, publishing: Coroutine[Any, Any, Any]) -> None:
         try:
+            failpoints.passing("session-send")
             confirmation = await publishing
         except Exception as error:  # noqa: BLE001 - a gap in the session is mended by a new connection's heartbeat
             self._lose(wire, f"a session message was not confirmed: {error!r}")
             return
         if isinstance(confirmation, Basic.Ack) and self._wire is wire:
+            failpoints.passing("session-confirmed")
             self._events.message_confirmed(sequence)
 
     async def _publish(self, grant: GrantId, publishing: Coroutine[Any, Any, Any]) -> None:
         confirmed = False
         try:
+            failpoints.passing("report-publish")
             confirmed = isinstance(await publishing, Basic.Ack)
         except (aiormq.exceptions.AMQPError, OSError, RuntimeError) as error:
             self._log.warning("report not confirmed", grant=str(grant), problem=repr(error)[:200])
         finally:
             if confirmed:
+                failpoints.passing("report-confirmed")
                 self._events.report_confirmed(grant)
             else:
                 self._events.report_failed(grant)
 
     async def _settle(self, wire: Wire, acks: list[tuple[int, bool]], nacks: list[tuple[int, bool]]) -> None:
         try:
+            failpoints.passing("ticket-ack")
             for tag, multiple in acks:
                 await wire.tickets.basic_ack(tag, multiple=multiple, wait=False)
+                failpoints.passing("ticket-acked")
             for tag, multiple in nacks:
                 await wire.tickets.basic_nack(tag, multiple=multiple, requeue=True, wait=False)
         except Exception as error:  # noqa: BLE001 - the deliveries are in doubt, and a new connection ends that
