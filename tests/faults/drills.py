@@ -76,6 +76,7 @@ class Trial:
         relays: Every program reaches broker and API server through relays of its own; see `Drill.links`.
         extra_namespace: The operators run the jobs of a second namespace, too; see `Drill.extra`.
         environment: For all programs of the stage.
+        prepare: Called before anything starts; returns further variables of the operators.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Trial:
     relays: bool = False
     extra_namespace: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+    prepare: "Callable[[Drill], Awaitable[dict[str, str]]] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class Drill:
         self._retired: set[str] = set()
         self._restarting: dict[str, asyncio.Task[None]] = {}
         self._fault_end: float | None = None
+        self._operators_have: dict[str, str] = {}
         self.restarts = 0
 
     # --- programs ------------------------------------------------------------------------------------------------
@@ -160,6 +163,8 @@ class Drill:
         trial = self.trial
         if trial.extra_namespace:
             await asyncio.to_thread(make_namespace, self.stage.plane.kubeconfig, self.extra)
+        if trial.prepare is not None:
+            self._operators_have = await trial.prepare(self)
         if trial.relays:
             names = (f"operator-{number}" for number in range(trial.operators))
             for name in (*names, *(f"worker-{number}" for number in range(trial.workers))):
@@ -171,7 +176,7 @@ class Drill:
             *(self.operator(f"operator-{number}") for number in range(trial.operators)),
             *(self.worker(f"worker-{number}") for number in range(trial.workers)),
         )
-        await until(lambda: self.stage.leader() is not None)
+        await self.leader()
 
     async def close(self) -> None:
         """Close the relays."""
@@ -194,7 +199,8 @@ class Drill:
     async def operator(self, name: str, **environment: str) -> Program:
         """Start an operator, or start one anew."""
         self._environments[name] = environment
-        program = await asyncio.to_thread(self.stage.operator, name, **{**self._ways(name), **environment})
+        variables = {**self._ways(name), **self._operators_have, **environment}
+        program = await asyncio.to_thread(self.stage.operator, name, **variables)
         self.stage.operators = [*(other for other in self.stage.operators if other.name != name), program]
         return program
 
@@ -209,10 +215,20 @@ class Drill:
         """All workers, by name."""
         return [worker for _, worker in sorted(self.stage.workers.items())]
 
+    async def leads(self) -> Program | None:
+        """The operator that leads now, if one does. Asking one that does not answer takes seconds: not in the loop."""
+        return await asyncio.to_thread(self.stage.leader)
+
     async def leader(self) -> Program:
         """The operator that leads, when one does."""
-        await until(lambda: self.stage.leader() is not None, otherwise=self.stage.last_words)
-        leader = self.stage.leader()
+        leader: Program | None = None
+
+        async def found() -> bool:
+            nonlocal leader
+            leader = await self.leads()
+            return leader is not None
+
+        await until(found, otherwise=self.stage.last_words)
         assert leader is not None
         return leader
 
@@ -256,7 +272,8 @@ class Drill:
 
     async def _restart(self, program: Program) -> None:
         await asyncio.to_thread(program.kill)  # it has ended: this only frees its name
-        environment = {k: v for k, v in self._environments[program.name].items() if k != "FAILPOINT"}
+        had = self._environments[program.name]
+        environment = {name: value for name, value in had.items() if name != "FAILPOINT"}  # it was reached
         self.restarts += 1
         with contextlib.suppress(LocalClusterError):  # it ended again: the next look starts it again
             if program in self.stage.operators:

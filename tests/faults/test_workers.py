@@ -12,7 +12,7 @@ from tests.support.waiting import until
 
 FAMILY = "Worker"
 LOST_WITH_ITS_WORKER = "its process was dead, and proven lost (15 s of silence, then the markers)"
-FROZEN_SECONDS = 20.0
+FROZEN_SECONDS = 25.0
 LONG_SECONDS = 14.0
 """So the next attempt still runs when the frozen one wakes."""
 
@@ -103,6 +103,7 @@ async def test_worker_freeze(run: Run) -> None:
         "their results are refused",
         why=f"no word for {WORKER_LOST_SECONDS:.0f} s, and the markers proved it: the worker counts as lost",
         overlap=True,
+        workers=3,
         spec=kinds("record.slow", "record.process"),
     )
     await run(trial, _freeze_worker)
@@ -116,6 +117,7 @@ async def test_worker_freeze_deaf(run: Run) -> None:
         promise="what cannot be stopped takes its process with it, a quarter to half a second after waking",
         why="as above",
         overlap=True,
+        workers=3,
         spec=kinds("record.deaf"),
     )
     await run(trial, _freeze_worker)
@@ -135,6 +137,7 @@ async def test_leader_and_worker_freeze(run: Run) -> None:
         promise="the next leader proves the worker lost; when both wake, neither starts or writes anything",
         why="as above",
         overlap=True,
+        workers=3,
         spec=kinds("record.slow", "record.process"),
     )
     await run(trial, inject)

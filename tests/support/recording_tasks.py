@@ -7,6 +7,7 @@ is whole however the worker ends. `records` reads it.
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -40,11 +41,13 @@ def _append(event: str, context: TaskContext) -> None:
         "mono": time.monotonic(),
         "wall": time.time(),
     }
-    descriptor = os.open(os.environ[RECORDS_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(descriptor, json.dumps(record).encode() + b"\n")
-    finally:
-        os.close(descriptor)
+    os.write(_descriptor(), json.dumps(record).encode() + b"\n")
+
+
+@functools.cache
+def _descriptor() -> int:
+    """The file, open for as long as the process lives: a process that runs out of descriptors can still write."""
+    return os.open(os.environ[RECORDS_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 @contextlib.contextmanager
