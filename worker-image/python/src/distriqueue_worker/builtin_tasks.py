@@ -61,6 +61,7 @@ def email(payload: Email, context: TaskContext) -> Sent:
     if url is None:
         context.log.info("no DISTRIQUEUE_SMTP_URL: simulating an e-mail to %s", payload.to)
         context.cancelled.wait(SIMULATED_EMAIL_SECONDS)
+        context.raise_if_cancelled()
         return Sent(simulated=True, to=payload.to)
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = payload.sender, payload.to, payload.subject

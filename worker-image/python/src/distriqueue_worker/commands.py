@@ -20,15 +20,33 @@ EXIT_FENCED: Final = 70
 """Exit code: a handler could not be stopped, so the process had to end with it."""
 
 
-class StopReason(StrEnum):
-    """Why custody stops a handler."""
+class OwnStop(StrEnum):
+    """Why custody itself stops a handler; a leader's orders have the reasons of the protocol (`StopReason`)."""
 
-    ORDERED = "Ordered"
-    """The leader said so; its result would not be accepted."""
     LEASE_LOST = "LeaseLost"
     """The worker cannot prove that it is alive, and somebody else may get the job."""
     SHUTDOWN = "WorkerStopped"
     """The worker leaves and its grace is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A handler says how far it has come."""
+
+    percent: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """A handler leaves what its next attempt would go on from; `size` are the bytes of it as compact JSON."""
+
+    data: JsonValue
+    size: int
+
+
+Word = Progressed | Checkpointed
+"""What a handler says while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +111,23 @@ class HandBack:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start the handler of a granted job."""
+    """Start the handler of a granted job, with the checkpoint that an earlier attempt left, if one did."""
 
     grant: GrantId
     ticket: Ticket
+    checkpoint: JsonValue = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop the handler of a grant; it stays in custody until it is reported dead."""
+    """Stop the handler of a grant: ask it, and kill it when it does not stop within its grace, or `at_once`.
+
+    It stays in custody until it is reported dead. A second one for the same grant can only hurry.
+    """
 
     grant: GrantId
-    reason: StopReason
+    reason: str
+    at_once: bool
 
 
 @dataclass(frozen=True, slots=True)

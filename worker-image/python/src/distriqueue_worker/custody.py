@@ -12,6 +12,8 @@ Guarantees:
 - 12 s after the last *confirmed* heartbeat was *sent* everything is let go; 14 s after it no handler is alive, or the
   process is not. The clock is looked at before any event is: an event that waited through a freeze changes nothing.
 - A result that a handler really reached is reported, whatever happened meanwhile: the leader judges reports by grant.
+  Of a handler that an order stopped it is reported that it was, and why; of one whose job is over or deleted, nothing.
+- A grant that was ordered to stop before it was answered, or in the same message, starts nothing.
 
 Pure: no I/O, no clock, no randomness of its own. Times are seconds of one monotonic clock that never goes back. Not
 safe for threads: one loop drives it.
@@ -20,6 +22,8 @@ safe for threads: one loop drives it.
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from pydantic import JsonValue
 
 from distriqueue_protocol.messages import (
     Answer,
@@ -30,6 +34,8 @@ from distriqueue_protocol.messages import (
     Outcome,
     Registration,
     Report,
+    StopOrder,
+    StopReason,
     Ticket,
 )
 from distriqueue_protocol.names import (
@@ -46,19 +52,22 @@ from distriqueue_worker.commands import (
     Exit,
     Notice,
     Noticed,
+    OwnStop,
     Publish,
     Reconnect,
     Result,
     Send,
     Start,
     Stop,
-    StopReason,
     Tag,
+    Word,
 )
 from distriqueue_worker.draining import Drain
 from distriqueue_worker.intake import Intake
 from distriqueue_worker.ledgers import ReportLedger
+from distriqueue_worker.progressing import ProgressBook
 from distriqueue_worker.sessions import Session
+from distriqueue_worker.tasks import CHECKPOINT_BYTES
 
 REASK_SECONDS: Final = 2.0
 """A claim unanswered for so long is asked again with the next heartbeat; the answer will be the same."""
@@ -66,6 +75,10 @@ WATCH_SECONDS: Final = 0.5
 """How long before the end of the lease a loop that has not begun to stop its handlers counts as blocked."""
 WAKE_SECONDS: Final = 0.25
 """What a worker that wakes after its lease gets to stop its handlers before the process ends."""
+EARLY_ORDERS: Final = 1024
+"""So many stop orders for grants that are not here are remembered, in case their answers are still under way."""
+_NOT_REPORTED: Final = frozenset({StopReason.OVER, StopReason.DELETED})
+_OWN: Final = frozenset({OwnStop.LEASE_LOST, OwnStop.SHUTDOWN})
 
 
 @dataclass(slots=True)
@@ -75,7 +88,8 @@ class Running:
     ticket: Ticket
     held: HeldGrant
     since: float
-    stopping: StopReason | None = None
+    stopping: str | None = None
+    """Why it is being stopped: an order's reason, or one of `OwnStop`."""
 
 
 class Custody:
@@ -109,6 +123,8 @@ class Custody:
         self.intake = Intake(self.slots, self._emit)
         self.running: dict[GrantId, Running] = {}
         self.ledger = ReportLedger()
+        self.progress = ProgressBook()
+        self._early_orders: dict[GrantId, None] = {}
         self.drain: Drain | None = None
 
     # What others may know
@@ -186,6 +202,8 @@ class Custody:
         if not self._hear(message.epoch, now):
             self._notice(Notice.OLD_EPOCH_IGNORED, epoch=message.epoch, highest=self.epoch)
             return
+        for order in message.stops:
+            self._remember(order)
         for answer in message.answers:
             self._answer(answer, now)
         for grant in message.settled:
@@ -194,11 +212,12 @@ class Custody:
         for order in message.stops:
             if order.grant in self.running:
                 self._notice(Notice.STOP_ORDERED, grant=order.grant, reason=order.reason)
-                self._stop(order.grant, StopReason.ORDERED)
+                self._stop(order.grant, order.reason)
 
     def confirm_message(self, sequence: int, now: float) -> None:
         """The broker has confirmed a session message; only one with a heartbeat renews the lease."""
         self._look_at_clock(now)
+        self.progress.confirm(sequence)
         sent = self._session.confirm(sequence)
         if sent is None or self._fence_ends is not None:
             return
@@ -225,20 +244,25 @@ class Custody:
         if running is not None:
             running.held = running.held.model_copy(update={"start_time": start_time})
 
+    def note(self, grant: GrantId, word: Word, now: float) -> None:
+        """The handler of a grant says how far it has come, or leaves a checkpoint."""
+        self._look_at_clock(now)
+        self.progress.hear(grant, word)
+
     def end(self, grant: GrantId, result: Result | None, completion_time: str, now: float) -> None:
-        """The handler of a grant is dead: by itself with a result, or because it was stopped (None)."""
+        """The handler of a grant is dead: with a result, or because it was stopped (None)."""
         self._look_at_clock(now)
         running = self.running.pop(grant, None)
         if running is None:
             return
-        if running.stopping is StopReason.ORDERED:
+        checkpoint = self.progress.close(grant)
+        result = _judged(running.stopping, result)
+        if result is not None:
+            if result.outcome is Outcome.SUCCEEDED:
+                checkpoint = None
+            self._report(running, result, completion_time=completion_time, checkpoint=checkpoint, now=now)
+        elif running.stopping in _NOT_REPORTED:
             self._session.soon = True  # the leader waits for a heartbeat that does not list it
-        elif result is not None:
-            self._report(running, result, completion_time, now)
-        elif running.stopping is StopReason.SHUTDOWN:
-            why = "the worker was shut down and its grace was over"
-            stopped = Result(Outcome.INTERRUPTED, reason=StopReason.SHUTDOWN, error=why)
-            self._report(running, stopped, completion_time, now)
         self.intake.free(ran_for=now - running.since)
         self._look_at_clock(now)
 
@@ -286,12 +310,13 @@ class Custody:
         self.intake.let_go()
         self.intake.close_claims()
         for grant in tuple(self.running):
-            self._stop(grant, StopReason.LEASE_LOST)
+            self._stop(grant, OwnStop.LEASE_LOST)
 
     def _begin_anew(self, now: float) -> None:
         old, self.incarnation = self.incarnation, self._new_incarnation()
         self.registration = self.registration.model_copy(update={"supersedes": old})
         self.lease_from = self._fence_ends = None
+        self._early_orders.clear()
         self._notice(Notice.REBORN, supersedes=old)
         # Answers come by a queue that is bound to the incarnation; a new connection brings all that in one step.
         self._disconnect(now)
@@ -301,6 +326,7 @@ class Custody:
         self._connection = 0
         self.intake.disconnect()
         self._session.disconnect()
+        self.progress.disconnect()
         self.ledger.reconnect(now)
         if self.drain is not None:
             self.drain.leaving = 0
@@ -313,6 +339,7 @@ class Custody:
         if epoch > self.epoch:
             self.epoch = epoch
             self._session.urgent = True
+            self.progress.repeat()
         self._heard = now
         if not self.hears_leader:
             self.hears_leader = True
@@ -339,22 +366,35 @@ class Custody:
             self._notice(Notice.REFUSED, reason=answer.refusal or "", job=claim.ticket.name, claim=answer.claim)
             self.intake.free()
             return
+        if answer.grant in self._early_orders:
+            self._notice(Notice.GRANT_IGNORED, claim=answer.claim, grant=answer.grant)
+            self._session.soon = True
+            self.intake.free()
+            return
         ticket = claim.ticket
         held = HeldGrant(grant=answer.grant, uid=ticket.uid, attempt=ticket.attempt, claim=answer.claim)
         self.running[answer.grant] = Running(ticket, held, since=now)
-        self._emit(Start(answer.grant, ticket))
+        self.progress.open(answer.grant, answer.checkpoint, CHECKPOINT_BYTES)
+        self._emit(Start(answer.grant, ticket, answer.checkpoint))
 
     # Handlers and reports
 
-    def _stop(self, grant: GrantId, reason: StopReason) -> None:
-        running = self.running[grant]
-        if running.stopping is None:
-            self._emit(Stop(grant, reason))
-            running.stopping = reason
-        elif reason is StopReason.ORDERED:
-            running.stopping = reason
+    def _remember(self, order: StopOrder) -> None:
+        if order.grant not in self.running and order.grant not in self.ledger:
+            self._early_orders[order.grant] = None
+            if len(self._early_orders) > EARLY_ORDERS:
+                del self._early_orders[next(iter(self._early_orders))]
 
-    def _report(self, running: Running, result: Result, completion_time: str, now: float) -> None:
+    def _stop(self, grant: GrantId, reason: str) -> None:
+        running = self.running[grant]
+        before, running.stopping = running.stopping, _stronger(running.stopping, reason)
+        hurry = _at_once(reason) and not (before and _at_once(before))
+        if before is None or hurry:
+            self._emit(Stop(grant, reason, at_once=hurry))
+
+    def _report(
+        self, running: Running, result: Result, *, completion_time: str, checkpoint: JsonValue, now: float
+    ) -> None:
         ticket = running.ticket
         report = Report(
             namespace=ticket.namespace,
@@ -369,6 +409,7 @@ class Custody:
             reason=result.reason,
             error=result.error,
             log_tail=result.log_tail,
+            checkpoint=checkpoint,
             permanent=result.permanent,
             start_time=running.held.start_time or completion_time,
             completion_time=completion_time,
@@ -387,7 +428,7 @@ class Custody:
         if now >= drain.stop and not drain.stopped:
             drain.stopped = True
             for grant in tuple(self.running):
-                self._stop(grant, StopReason.SHUTDOWN)
+                self._stop(grant, OwnStop.SHUTDOWN)
         if self.running and drain.must_be_stopped(now):
             self._exit(EXIT_FENCED, f"{len(self.running)} handlers could not be stopped within the grace")
         elif self.ledger.unconfirmed and drain.must_be_confirmed(now):
@@ -417,8 +458,13 @@ class Custody:
             return
         if self._session.due(now):
             self._beat(now)
-        elif self.intake.unsent:
-            self._emit(Send(self._session.claim(self.incarnation, self.epoch, self.intake.take_unsent())))
+            return
+        progress = self.progress.take(now) if self.hears_leader and self.progress.due(now) else ()
+        if self.intake.unsent or progress:
+            claims = self.intake.take_unsent()
+            message = self._session.say(self.incarnation, self.epoch, claims=claims, progress=progress)
+            self.progress.sent(message.sequence, progress)
+            self._emit(Send(message))
 
     def _beat(self, now: float, *, leaving: bool = False) -> int:
         claims = self.intake.claims.values()
@@ -433,7 +479,11 @@ class Custody:
             draining=self.drain is not None,
             leaving=leaving,
         )
-        message = self._session.beat(self.incarnation, self.epoch, claims=again + unsent, heartbeat=heartbeat, now=now)
+        progress = self.progress.take(now) if self.hears_leader else ()
+        message = self._session.beat(
+            self.incarnation, self.epoch, claims=again + unsent, progress=progress, heartbeat=heartbeat, now=now
+        )
+        self.progress.sent(message.sequence, progress)
         self._emit(Send(message))
         return message.sequence
 
@@ -442,3 +492,34 @@ class Custody:
 
     def _notice(self, event: Notice, **fields: object) -> None:
         self._emit(Noticed(event, fields))
+
+
+def _at_once(reason: str) -> bool:
+    """Whether a handler that is stopped for it gets no time to do anything about it."""
+    return reason in _NOT_REPORTED or reason in _OWN
+
+
+def _stronger(before: str | None, reason: str) -> str:
+    """Of two reasons to stop a handler, the one that decides what is reported of it."""
+    if before is None or reason in _NOT_REPORTED:
+        return reason
+    if before in _NOT_REPORTED or before == OwnStop.LEASE_LOST or reason == OwnStop.SHUTDOWN:
+        return before
+    return reason
+
+
+def _judged(stopping: str | None, result: Result | None) -> Result | None:
+    """What is reported of a handler that is dead; None: nothing."""
+    if stopping is None:
+        return result
+    if stopping in _NOT_REPORTED:
+        return None
+    if result is not None and (result.outcome is Outcome.SUCCEEDED or stopping not in _OWN):
+        return result
+    if stopping == OwnStop.LEASE_LOST:
+        return None
+    if stopping == OwnStop.SHUTDOWN:
+        why = "the worker was shut down and its grace was over"
+    else:
+        why = f"the leader ordered to stop it: {stopping}"
+    return Result(Outcome.INTERRUPTED, reason=stopping, error=why)

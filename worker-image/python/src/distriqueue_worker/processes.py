@@ -1,7 +1,9 @@
 """The other side of a handler with a process of its own: `python -m distriqueue_worker.processes`.
 
-It reads an assignment from its standard input, runs the handler, and writes the verdict to its standard output; what
-the handler prints goes to standard error instead, where the worker reads it line by line.
+It reads an assignment from its standard input, runs the handler, and writes to its standard output what the handler
+says on the way and in the end the verdict, a line each; what the handler prints goes to standard error instead, where
+the worker reads it line by line. SIGTERM asks the handler to stop: `context.cancelled` is set, and an async one
+cancelled.
 
 Guarantees: the process kills itself and all of its process group when its worker is gone, and when the worker has not
 renewed the lease in time: a frozen worker cannot kill anybody. If even its watching thread cannot run, the kernel's
@@ -13,20 +15,23 @@ import importlib
 import json
 import logging
 import os
+import queue
 import select
 import signal
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import reduce
 from typing import Any, Final, Self
 
 from distriqueue_protocol.messages import Outcome
 from distriqueue_worker.clocks import monotonic
-from distriqueue_worker.commands import Result
+from distriqueue_worker.commands import Checkpointed, Progressed, Result, Word
 from distriqueue_worker.results import raised, read_payload, succeeded
-from distriqueue_worker.tasks import Task, TaskContext, marked
+from distriqueue_worker.tasks import CHECKPOINT_BYTES, Stopped, Task, TaskContext, marked
+from distriqueue_worker.values import compact
 
 LAST_RESORT_SECONDS: Final = 1.0
 """How long after the lease the kernel's timer ends the process, if its thread could not."""
@@ -55,7 +60,7 @@ class Assignment:
     @classmethod
     def of(cls, task: Task, payload: dict[str, Any], context: TaskContext, *, until: float) -> Self:
         """The assignment for a job."""
-        names = ("type", "namespace", "name", "uid", "attempt", "max_attempts", "grant")
+        names = ("type", "namespace", "name", "uid", "attempt", "max_attempts", "grant", "last_checkpoint")
         fields = {name: getattr(context, name) for name in names}
         fields["deadline"] = context.deadline.isoformat() if context.deadline else None
         return cls(task.origin, payload, fields, until, logging.getLogger().level)
@@ -65,33 +70,88 @@ class Assignment:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the handler's process says about its end."""
+class Line:
+    """The first byte of a line that the process writes, which says what follows as JSON."""
 
-    fields: dict[str, Any]
+    PROGRESS: Final = b"p"
+    CHECKPOINT: Final = b"c"
+    VERDICT: Final = b"v"
 
-    @classmethod
-    def decode(cls, data: bytes) -> Self | None:
-        """Read it; None when the process ended before it had said all of it."""
-        try:
-            return cls(json.loads(data))
-        except ValueError:
-            return None
 
-    def encode(self) -> bytes:
-        """JSON."""
-        return json.dumps(self.fields).encode()
+def read_words(lines: Iterable[bytes]) -> Iterator[Word]:
+    """What the handler said in these lines: of several words of a kind the last, and nothing that is no such word."""
+    last = {line[:1]: line[1:] for line in lines}
+    try:
+        if Line.PROGRESS in last:
+            percent, message = json.loads(last[Line.PROGRESS])
+            context = replace(_NOBODY, tell=(said := list[Word]()).append)
+            context.progress(percent, message)
+            yield from said
+        if Line.CHECKPOINT in last:
+            yield Checkpointed(*compact(json.loads(last[Line.CHECKPOINT]), limit=CHECKPOINT_BYTES))
+    except (ValueError, TypeError):
+        return
 
-    def result(self) -> Result:
-        """The result as the worker reports it."""
-        return Result(**{**self.fields, "outcome": Outcome(self.fields["outcome"])})
+
+def decode_verdict(line: bytes) -> Result | None:
+    """The result that a line of the kind VERDICT holds; None when it holds none."""
+    try:
+        fields = json.loads(line[1:])
+        return Result(**{**fields, "outcome": Outcome(fields["outcome"])})
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+_NOBODY: Final = TaskContext(type="", namespace="", name="", uid="", attempt=1, max_attempts=1, grant="")
+"""Checks what a process says as it would be checked in the worker."""
+
+
+class _Asking:
+    """Turns SIGTERM into what a handler looks at. A signal's own handler may wait for no lock, so a thread does it."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+        self.cancel: Callable[[], object] | None = None
+        self._came: queue.SimpleQueue[None] = queue.SimpleQueue()
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self._came.put(None))
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        self._came.get()
+        self.cancelled.set()
+        if self.cancel is not None:
+            self.cancel()
+
+
+class _Speaker:
+    """Writes lines to the worker, from any thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "wb")
+        self._lock = threading.Lock()
+
+    def tell(self, word: Word) -> None:
+        match word:
+            case Progressed(percent, message):
+                self._write(Line.PROGRESS, [percent, message])
+            case Checkpointed(data, _):
+                self._write(Line.CHECKPOINT, data)
+
+    def conclude(self, result: Result) -> None:
+        self._write(Line.VERDICT, asdict(result))
+
+    def _write(self, kind: bytes, content: object) -> None:
+        line = kind + json.dumps(content).encode() + b"\n"
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
 
 
 def main() -> int:
     """Run the handler of the assignment."""
+    asking = _Asking()
     commands = os.fdopen(0, "rb", buffering=0)
-    verdicts = os.fdopen(os.dup(1), "wb")
+    speaker = _Speaker(os.dup(1))
     os.dup2(2, 1)
     sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123 - for the rest of the process
     line, rest = _read_line(commands.fileno())
@@ -99,13 +159,11 @@ def main() -> int:
     threading.Thread(target=_watch, args=(commands.fileno(), assignment.until, rest), daemon=True).start()
     logging.basicConfig(level=assignment.level, format="%(levelname)s %(message)s", stream=sys.stderr)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is the interpreter's own text stream
-    result = _run(assignment)
-    with verdicts:
-        verdicts.write(Verdict(asdict(result)).encode())
+    speaker.conclude(_run(assignment, asking, speaker))
     return 0
 
 
-def _run(assignment: Assignment) -> Result:
+def _run(assignment: Assignment, asking: _Asking, speaker: _Speaker) -> Result:
     try:
         module, name = assignment.origin.split(":")
         task = marked(reduce(getattr, name.split("."), importlib.import_module(module)))
@@ -114,15 +172,32 @@ def _run(assignment: Assignment) -> Result:
         context = TaskContext(
             **assignment.context,
             deadline=datetime.fromisoformat(deadline) if deadline else None,
+            cancelled=asking.cancelled,
             log=logging.getLogger(f"distriqueue.task.{task.name}"),
+            tell=speaker.tell,
         )
         payload = read_payload(task.payload_reader(), assignment.payload)
-        if task.is_async:
-            return succeeded(asyncio.run(task.function(payload, context)))
-        return succeeded(task.function(payload, context))
+        context.raise_if_cancelled()
+        value = (
+            asyncio.run(_await(task, payload, context, asking)) if task.is_async else task.function(payload, context)
+        )
     except BaseException as error:
+        if asking.cancelled.is_set() and isinstance(error, Stopped | asyncio.CancelledError):
+            return Result(Outcome.INTERRUPTED)
         logging.getLogger("distriqueue.task").exception("the handler failed")
         return raised(error)
+    return succeeded(value)
+
+
+async def _await(task: Task, payload: object, context: TaskContext, asking: _Asking) -> object:
+    loop, running = asyncio.get_running_loop(), asyncio.current_task()
+    assert running is not None  # noqa: S101 - this is a coroutine
+    asking.cancel = lambda: loop.call_soon_threadsafe(running.cancel)
+    try:
+        context.raise_if_cancelled()  # asked between the last look and here
+        return await task.function(payload, context)
+    finally:
+        asking.cancel = None
 
 
 def _read_line(stream: int) -> tuple[bytes, bytes]:

@@ -4,20 +4,19 @@ Guarantees: whatever a handler does, the result fits into a report: its value is
 within theirs, its reason is one word. Nothing here raises.
 """
 
-import json
 import re
 from typing import Any, Final
 
-from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from distriqueue_protocol.messages import Outcome
 from distriqueue_worker.commands import Result
 from distriqueue_worker.logs import cut_back, cut_front
 from distriqueue_worker.tasks import PermanentError
+from distriqueue_worker.values import NotJSONError, TooLargeError, compact
 
 RESULT_BYTES: Final = 64 * 1024
 """A result is part of the resource's status; larger ones belong into a store, and their address into the result."""
-ROOM_LEVELS: Final = 8
 ERROR_BYTES: Final = 4096
 REASON_CHARACTERS: Final = 64
 
@@ -33,8 +32,8 @@ CANCELLED: Final = "CancelledByHandler"
 """An async handler was cancelled by something in it, not by the worker."""
 PROCESS_DIED: Final = "ProcessDied"
 """The process of a handler ended without a result."""
-
-_JSON: Final[TypeAdapter[JsonValue]] = TypeAdapter(JsonValue)
+OUT_OF_MEMORY: Final = "OutOfMemory"
+"""There was no memory left for the handler: it got a MemoryError, or the kernel killed its process."""
 
 
 class InvalidPayloadError(PermanentError):
@@ -64,27 +63,13 @@ def succeeded(value: object) -> Result:
     if value is None:
         return Result(Outcome.SUCCEEDED)
     try:
-        plain = value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
-        text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
-        if len(text) > RESULT_BYTES:
-            return failure(
-                RESULT_TOO_LARGE,
-                f"the result has {len(text)} bytes of JSON, and {RESULT_BYTES} is the limit: store it elsewhere and "
-                "return where it is",
-                permanent=True,
-            )
-        return Result(Outcome.SUCCEEDED, value=_read(text))
-    except Exception as error:  # noqa: BLE001 - a value of the author's, whose methods may raise anything
+        return Result(Outcome.SUCCEEDED, value=compact(value, limit=RESULT_BYTES)[0])
+    except TooLargeError as error:
+        return failure(
+            RESULT_TOO_LARGE, f"the result is too large: {error}; store it elsewhere and return where", permanent=True
+        )
+    except NotJSONError as error:
         return failure(RESULT_NOT_JSON, f"what the handler returned is not JSON: {error}", permanent=True)
-
-
-def _read(text: bytes) -> JsonValue:
-    # Readers refuse what is nested deeper than 200 levels; some of them are taken by the messages around it.
-    value = _JSON.validate_json(b"[" * ROOM_LEVELS + text + b"]" * ROOM_LEVELS)
-    for _ in range(ROOM_LEVELS):
-        assert isinstance(value, list)  # noqa: S101 - the brackets from above
-        value = value[0]
-    return value
 
 
 def raised(error: BaseException, log_tail: str = "") -> Result:
@@ -95,6 +80,8 @@ def raised(error: BaseException, log_tail: str = "") -> Result:
         text = str(error)
     except Exception:  # noqa: BLE001 - the author's class may fail even there
         text = ""
+    if isinstance(error, MemoryError):
+        return failure(OUT_OF_MEMORY, f"there was no memory left: {text}".rstrip(": "), log_tail=log_tail)
     permanent = isinstance(error, PermanentError)
     return failure(type(error).__name__, text or type(error).__name__, log_tail=log_tail, permanent=permanent)
 

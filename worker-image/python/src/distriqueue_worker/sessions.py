@@ -7,7 +7,7 @@ of `custody.py`, driven by it.
 
 from typing import Final
 
-from distriqueue_protocol.messages import Claim, Heartbeat, SessionMessage
+from distriqueue_protocol.messages import Claim, Heartbeat, Progress, SessionMessage
 from distriqueue_protocol.names import HEARTBEAT_SECONDS
 
 SOON_SECONDS: Final = 0.2
@@ -33,13 +33,24 @@ class Session:
         since = now - self._sent_at
         return since >= HEARTBEAT_SECONDS or (self.soon and since >= SOON_SECONDS)
 
-    def claim(self, incarnation: str, epoch: int, claims: tuple[Claim, ...]) -> SessionMessage:
-        """The next message, with nothing but claims."""
+    def say(
+        self, incarnation: str, epoch: int, *, claims: tuple[Claim, ...], progress: tuple[Progress, ...] = ()
+    ) -> SessionMessage:
+        """The next message, without the full state."""
         self._sequence += 1
-        return SessionMessage(incarnation=incarnation, sequence=self._sequence, epoch=epoch, claims=claims)
+        return SessionMessage(
+            incarnation=incarnation, sequence=self._sequence, epoch=epoch, claims=claims, progress=progress
+        )
 
     def beat(
-        self, incarnation: str, epoch: int, *, claims: tuple[Claim, ...], heartbeat: Heartbeat, now: float
+        self,
+        incarnation: str,
+        epoch: int,
+        *,
+        claims: tuple[Claim, ...],
+        progress: tuple[Progress, ...],
+        heartbeat: Heartbeat,
+        now: float,
     ) -> SessionMessage:
         """The next message, with the full state and with claims, new ones and some that are asked again."""
         self.urgent = self.soon = False
@@ -47,7 +58,12 @@ class Session:
         self._sequence += 1
         self._in_flight[self._sequence] = now
         return SessionMessage(
-            incarnation=incarnation, sequence=self._sequence, epoch=epoch, claims=claims, heartbeat=heartbeat
+            incarnation=incarnation,
+            sequence=self._sequence,
+            epoch=epoch,
+            claims=claims,
+            progress=progress,
+            heartbeat=heartbeat,
         )
 
     def confirm(self, sequence: int) -> float | None:

@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     amqp_url_file: Path | None = None
     """A file that holds the broker's URL, read at the start: for mounted Secrets. Not both."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe level that is logged."""
     log_format: Literal["json", "text"] = "json"
+    """JSON lines, or text for a terminal."""
     http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus come from outside of the pod
     """Where /metrics, /healthz and /readyz are served."""
     http_port: int = Field(default=8080, ge=0, le=65535)
@@ -54,11 +56,17 @@ class Settings(BaseSettings):
     """Whether the built-in `*` takes the types that nobody else does."""
     worker_shutdown_grace_seconds: float = Field(default=25.0, ge=0, le=86_400)
     """How long handlers may go on after SIGTERM; less than the pod's terminationGracePeriodSeconds."""
+    worker_stop_grace_seconds: float = Field(default=5.0, ge=0, le=3600)
+    """How long a handler that is asked to stop (cancelled, timed out) may take before it is killed; and how long one
+    that survives even that is waited for before the worker shuts down to be rid of it."""
     smtp_url: SecretStr | None = None
     """Where `email` sends to, `smtp://user:password@host:587` (smtps:// for TLS from the start); simulated without."""
     pod_name: str = Field(default="", max_length=253)
+    """The pod that the worker runs in; the chart sets it."""
     pod_namespace: str = Field(default="", max_length=63)
+    """Where that pod is; the chart sets it."""
     pod_uid: str = Field(default="", max_length=64)
+    """Of that pod; the chart sets it. By it the leader knows at once that the worker's containers have ended."""
 
     @field_validator("worker_tasks", mode="before")
     @classmethod

@@ -38,6 +38,7 @@ from distriqueue_worker.commands import (
     Stop,
     StopConsuming,
     Tag,
+    Word,
 )
 from distriqueue_worker.custody import Custody
 from distriqueue_worker.link import Link
@@ -81,7 +82,13 @@ class Worker:
         self._metrics = WorkerMetrics(metrics)
         self.custody = Custody(_registration(settings, registry), incarnations=self._new_incarnation)
         self._runtime = Runtime(
-            registry, metrics=self._metrics, on_end=self._handler_ended, lives_until=self._lives_until
+            registry,
+            metrics=self._metrics,
+            on_end=self._handler_ended,
+            on_word=self._handler_said,
+            on_stuck=self._handler_stuck,
+            lives_until=self._lives_until,
+            stop_grace=settings.worker_stop_grace_seconds,
         )
         self._link = Link(
             settings.broker_url,
@@ -241,12 +248,12 @@ class Worker:
             case HandBack(tag):
                 self._metrics.tickets.labels("handed_back").inc()
                 self._link.hand_back(tag)
-            case Start(grant, ticket):
+            case Start(grant, ticket, checkpoint):
                 self._metrics.claims.labels("Granted").inc()
-                self.custody.start(grant, self._runtime.start(grant, ticket))
-            case Stop(grant, reason):
-                self._log.warning("stopping a handler", grant=str(grant), reason=reason)
-                self._runtime.stop(grant)
+                self.custody.start(grant, self._runtime.start(grant, ticket, checkpoint))
+            case Stop(grant, reason, at_once):
+                self._log.warning("stopping a handler", grant=str(grant), reason=reason, at_once=at_once)
+                self._runtime.stop(grant, at_once=at_once)
             case Consume(prefetch):
                 self._link.consume(prefetch)
             case StopConsuming():
@@ -277,6 +284,14 @@ class Worker:
     def _handler_ended(self, grant: GrantId, result: Result | None, completion_time: str) -> None:
         with self._event() as now:
             self.custody.end(grant, result, completion_time, now)
+
+    def _handler_said(self, grant: GrantId, word: Word) -> None:
+        with self._event() as now:
+            self.custody.note(grant, word, now)
+
+    def _handler_stuck(self, _grant: GrantId) -> None:
+        # Its slot is free, and its job somebody else's, only when it is dead: it ends with the process.
+        self.stop(self._settings.worker_shutdown_grace_seconds)
 
     def _lives_until(self) -> float:
         lease_from = self.custody.lease_from
