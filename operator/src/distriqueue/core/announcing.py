@@ -4,6 +4,8 @@ Guarantees: a short job that succeeds costs one comparison and no Event. Everyth
 nothing depends on whether it arrives, and nothing here changes the books.
 """
 
+from typing import Final
+
 from distriqueue.api.events import EventReason
 from distriqueue.api.names import JOB_KIND, LEASE_KIND, WORKER_KIND
 from distriqueue.api.phases import AttemptOutcome, JobPhase
@@ -11,6 +13,10 @@ from distriqueue.core.books import Books
 from distriqueue.core.commands import EmitEvent
 from distriqueue.core.jobs import Job, Slot
 from distriqueue.core.roster import Session
+from distriqueue_protocol.messages import GrantId
+
+STOPPED: Final = 4096
+"""Grants that are remembered as counted."""
 
 
 def about_job(books: Books, job: Job, reason: EventReason, note: str) -> None:
@@ -54,14 +60,49 @@ def ticket_resent(books: Books, job: Job) -> None:
 
 
 def attempt_duplicate(books: Books, job: Job, lower: Slot) -> None:
-    """A lower grant than the one that takes the slot is stopped; it counts if its handler may be running."""
-    if lower.report is not None or lower.lost is not None:
+    """A slot's grant is lower than one that was found to be held: it is stopped. It counts if its handler may run."""
+    if lower.report is None and lower.lost is None:
+        _duplicate(books, job, lower.grant, worker=lower.worker)
+
+
+def listed_too_late(books: Books, job: Job | None, grant: GrantId, *, worker: str) -> None:
+    """A worker lists a live grant that is over, or lower than the one that holds the slot: it is told to stop.
+
+    What ended just now by its own report does not count: a heartbeat that was sent before it says nothing.
+    """
+    if grant in books.stopped:
         return
+    if job is None:
+        if grant.epoch == books.epoch:
+            return
+        reason = "Unknown"
+    elif grant > job.last_grant:
+        _duplicate(books, job, grant, worker=worker)
+        return
+    elif grant < job.last_grant:
+        reason = "Over"
+    elif job.phase == JobPhase.RETRYING and job.status["attempts"][-1].get("outcome") == AttemptOutcome.LOST:
+        reason = "Lost"
+    else:
+        return
+    _remember(books, grant)
+    books.observer.attempt_orphaned(reason)
+
+
+def _duplicate(books: Books, job: Job, grant: GrantId, *, worker: str) -> None:
+    if grant in books.stopped:
+        return
+    _remember(books, grant)
     books.observer.attempt_duplicate()
-    note = (
-        f"A higher grant than {lower.grant} on worker {lower.worker or 'unknown'} is listed; the lower one is stopped"
-    )
+    note = f"A higher grant than {grant}, held by worker {worker or 'unknown'}, is held too: the lower one is stopped"
     about_job(books, job, EventReason.ATTEMPT_DUPLICATE, note)
+
+
+def _remember(books: Books, grant: GrantId) -> None:
+    """A heartbeat lists it until it is stopped: it counts once."""
+    books.stopped[grant] = None
+    while len(books.stopped) > STOPPED:
+        del books.stopped[next(iter(books.stopped))]
 
 
 def worker_lost(books: Books, session: Session, reason: str) -> None:

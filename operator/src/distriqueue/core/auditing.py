@@ -11,17 +11,17 @@ next round.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from operator import attrgetter, itemgetter
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from distriqueue.api.events import EventReason
 from distriqueue.api.raw import RawJob
 from distriqueue.core import announcing
 from distriqueue.core.admitting import Admission
 from distriqueue.core.books import Books
+from distriqueue.core.findings import LOST, Finding
 from distriqueue.core.jobs import Job, Slot, Stage, is_over
 from distriqueue.core.roster import Session
 from distriqueue.core.times import Now
@@ -31,55 +31,6 @@ from distriqueue_protocol.messages import StopReason
 T = TypeVar("T")
 _stage = attrgetter("stage")
 _entry = attrgetter("waiting_entry")
-
-
-class Finding(StrEnum):
-    """What the auditor finds; nothing of it should ever be."""
-
-    NOT_QUEUED = "NotQueued"
-    """The job waits for its turn, its time or a person, and nothing would end that. Repaired: it is queued."""
-    TICKET_FORGOTTEN = "TicketForgotten"
-    """A ticket is out, and nobody would notice that it is lost. Repaired: the job is queued; two tickets do no harm."""
-    SLOT_MISSING = "SlotMissing"
-    """The job counts as held, and has no slot. Repaired: it is queued."""
-    SLOT_UNANSWERED = "SlotUnanswered"
-    """A slot is held by an incarnation that nobody knows. Repaired: it has to be heard of, or its loss proven."""
-    WRITE_OWED = "WriteOwed"
-    """An attempt has ended, or a person wants something of the job, and nobody writes it. Repaired: it is written."""
-    WRITE_FORGOTTEN = "WriteForgotten"
-    """A status write counts as under way, and nobody waits for its answer. Repaired: it is decided again."""
-    NOT_ENTERED = "NotEntered"
-    """The watch shows an unfinished job that is not in the books. Repaired: it is entered."""
-    OUTDATED = "Outdated"
-    """The watch shows a later version than the books have. Repaired: it is read."""
-    SLOT_MISPLACED = "SlotMisplaced"
-    """A slot is held, and the job waits all the same, or is over. Repaired: it waits no longer, or the slot is free."""
-    WISH_IGNORED = "WishIgnored"
-    """The job is suspended, cancelled or to be run anew, and waits for its turn all the same. Repaired: it does not."""
-    SLOT_UNLISTED = "SlotUnlisted"
-    """The session of a slot does not have it. Repaired: it has."""
-    SLOT_ELSEWHERE = "SlotElsewhere"
-    """A session has a slot that its job does not have. Repaired: it has it no longer."""
-    COUNTER_WRONG = "CounterWrong"
-    """The counters of jobs waiting, out, held or retrying were not what a recount gives. Repaired: they are."""
-    WRITE_OVERDUE = "WriteOverdue"
-    """A status write has been under way for longer than `overdue`. Only reported: it has an answer some day."""
-    NOT_SHOWN = "NotShown"
-    """The books have a job that the watch does not show. Only reported: its next write says whether it is there."""
-
-
-LOST: Final = frozenset(
-    {
-        Finding.NOT_QUEUED,
-        Finding.TICKET_FORGOTTEN,
-        Finding.SLOT_MISSING,
-        Finding.SLOT_UNANSWERED,
-        Finding.WRITE_OWED,
-        Finding.WRITE_FORGOTTEN,
-        Finding.NOT_ENTERED,
-    }
-)
-"""Findings that say: nobody had custody of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +101,7 @@ class Auditor:
     def _round(self) -> Iterator[None]:
         """Look at everything once; gives way after each slice."""
         books, size = self._books, self._settings.slice
-        snapshot = books.backlog.snapshot()
-        places = _Places(snapshot.last_entry, snapshot.last_ticket, set(), set())
-        number, ticket = itemgetter(-2), itemgetter(1)
-        for waiting in _slices(snapshot.queued, 4 * size):
-            places.entries.update(map(number, waiting))
-            yield
-        for out in _slices(snapshot.out, 4 * size):
-            places.tickets.update(map(ticket, out))
-            yield
-        del snapshot
+        places = yield from self._list_places()
         for jobs in _slices(list(books.jobs.values()), size):
             for job in jobs:
                 if books.jobs.get(job.uid) is job:
@@ -169,14 +111,25 @@ class Auditor:
             for session in sessions:
                 self._look_at_session(session)
             yield
-        if self.shown is not None:
-            for uids in _slices(list(self.shown), size):
-                for uid in uids:
-                    self._compare(uid, self.shown)
-                yield
-            self._not_shown &= books.jobs.keys()
+        for uids in _slices(list(self.shown or ()), size):
+            for uid in uids:
+                self._compare(uid)
+            yield
+        self._not_shown &= books.jobs.keys()
         self._recount()
         self._look_at_writes()
+
+    def _list_places(self) -> Generator[None, None, _Places]:
+        """The numbers of what stands in the queues now."""
+        snapshot, size = self._books.backlog.snapshot(), 4 * self._settings.slice
+        places = _Places(snapshot.last_entry, snapshot.last_ticket, set(), set())
+        for queued in _slices(snapshot.queued, size):
+            places.entries.update(map(itemgetter(-2), queued))
+            yield
+        for out in _slices(snapshot.out, size):
+            places.tickets.update(map(itemgetter(1), out))
+            yield
+        return places
 
     # --- one job -----------------------------------------------------------------------------------------------
 
@@ -265,9 +218,9 @@ class Auditor:
             self._not_shown.add(job.uid)
             self._found(Finding.NOT_SHOWN, job, "the watch does not show it: its next status write will tell")
 
-    def _compare(self, uid: str, shown: Mapping[str, RawJob]) -> None:
+    def _compare(self, uid: str) -> None:
         """Whether the books have what the watch shows."""
-        resource = shown.get(uid)
+        resource = self.shown.get(uid) if self.shown is not None else None
         if resource is None or is_over(resource) or resource["metadata"].get("deletionTimestamp"):
             return
         job = self._books.jobs.get(uid)

@@ -23,7 +23,7 @@ from distriqueue.core.records import Records
 from distriqueue.core.roster import Roster, Session
 from distriqueue.core.timers import Timers
 from distriqueue.core.times import Now, seconds
-from distriqueue_protocol.messages import StopReason
+from distriqueue_protocol.messages import GrantId, StopReason
 
 _ORDERS: Final = {
     JobReason.CANCELLED: StopReason.CANCELLED,
@@ -65,6 +65,7 @@ class Books:
         leading: The takeover is done: grants and tickets are allowed.
         held: Jobs whose slot is taken.
         writes: Status writes under way, by number.
+        stopped: Grants that were counted as stopped because they are lower than another one, or over: each counts once.
         granted: The number of the last grant of this term.
         deadlines: When jobs have to be over, by uid.
         reaper: Deletes what has been over for long.
@@ -81,6 +82,7 @@ class Books:
         self.reaper = Reaper(default_ttl=settings.default_ttl)
         self.jobs: dict[str, Job] = {}
         self.writes: dict[int, Write] = {}
+        self.stopped: dict[GrantId, None] = {}
         self.backlog = Backlog(settings.runway)
         self.roster = Roster(epoch=epoch, mono=now.mono)
         self.records = Records(epoch=epoch)
@@ -156,6 +158,8 @@ class Books:
         if slot.report is None:
             if slot.incarnation:
                 self.outbox.stop(slot.incarnation, slot.grant, why)
+                if slot.lost is None and slot.grant not in self.stopped:
+                    self.observer.attempt_orphaned(why)
         elif job.write is None or job.write.kind is not WriteKind.END or job.write.slot is not slot:
             # Else its end is being written: whether it is accepted after all is seen by the answer.
             self.refuse_report(slot)

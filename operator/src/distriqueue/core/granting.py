@@ -13,6 +13,7 @@ from typing import Final
 from distriqueue.api.conditions import AttemptReason
 from distriqueue.api.limits import CHECKPOINT_LIMIT_BYTES
 from distriqueue.api.phases import JobPhase
+from distriqueue.core import announcing
 from distriqueue.core.books import Books
 from distriqueue.core.jobs import Job, Loss, Slot, Stage, json_bytes
 from distriqueue.core.roster import Session
@@ -137,6 +138,7 @@ class Granting:
         over = job is None or job.stage is Stage.FINAL or held.grant <= job.last_grant
         if job is None or over or (slot is not None and slot.grant > held.grant):
             if not reported:
+                announcing.listed_too_late(books, job, held.grant, worker=session.record)
                 books.outbox.stop(session.incarnation, held.grant, StopReason.OVER)
             elif over:
                 books.outbox.settle(session.incarnation, held.grant)
@@ -147,6 +149,7 @@ class Granting:
     def _adopt(self, job: Job, session: Session | None, grant: GrantId, *, attempt: int, claim: int, now: Now) -> Slot:
         """A grant of an earlier leader that nobody contradicts takes the slot; of several, the highest."""
         if job.slot is not None:
+            announcing.attempt_duplicate(self._books, job, job.slot)
             self._books.free(job, job.slot, StopReason.OVER)
         else:
             self._books.backlog.leave(job)

@@ -17,7 +17,9 @@ from pydantic.alias_generators import to_camel
 from distriqueue.api.conditions import JobReason
 from distriqueue.api.fences import Fence
 from distriqueue.api.raw import RawJob, RawWorker
+from distriqueue.core import announcing
 from distriqueue.core.admitting import Admission
+from distriqueue.core.auditing import Auditor
 from distriqueue.core.backlog import Backlog
 from distriqueue.core.books import Books, LeaderSettings
 from distriqueue.core.commands import CallRoll, Command, DeclarePool, PublishTicket
@@ -60,6 +62,7 @@ class Leader:
         self._granting = Granting(self._books, self._writing)
         self._staffing = Staffing(self._books, self._writing, self._granting)
         self._takeover = Takeover(self._books, self._admission, self._granting, self._lifecycle, now=now)
+        self.auditor = Auditor(self._books, self._writing, self._admission, now=now)
         self._called_at = float("-inf")
 
     # --- what others may ask -----------------------------------------------------------------------------------
@@ -320,6 +323,7 @@ class Leader:
         for command in books.records.writes(mono=now.mono):
             books.want(command)
         self._takeover.tick(now)
+        self.auditor.tick(now)
 
     def _send_again(self, now: Now) -> None:
         """Let tickets that nobody claims, though slots are free, be sent again."""
@@ -329,4 +333,5 @@ class Leader:
             room = books.roster.pools_with_room() if room is None else room
             if job.pool in room:
                 books.observer.ticket_published(again=True)
+                announcing.ticket_resent(books, job)
                 books.backlog.wait(job)

@@ -5,6 +5,7 @@ what it held is a lost attempt unless its report is there.
 """
 
 from distriqueue.api.conditions import AttemptReason
+from distriqueue.core import announcing
 from distriqueue.core.books import Books
 from distriqueue.core.commands import SendMarker
 from distriqueue.core.granting import Granting
@@ -75,6 +76,7 @@ class Staffing:
         for session in lost:
             reason = session.ended or "HeartbeatMissed"
             books.observer.incarnation_lost(reason)
+            announcing.worker_lost(books, session, reason)
             books.records.offline(session, reason=reason, now=now)
             for uid, slot in list(session.slots.items()):
                 job = books.jobs[uid]  # a slot is with its session exactly as long as it is with its job

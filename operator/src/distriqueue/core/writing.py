@@ -16,7 +16,7 @@ from distriqueue.api.conditions import JobReason
 from distriqueue.api.fences import Fence
 from distriqueue.api.phases import FINAL_JOB_PHASES, AttemptOutcome, JobPhase
 from distriqueue.api.raw import RawJob, RawJobStatus
-from distriqueue.core import statuses
+from distriqueue.core import announcing, statuses
 from distriqueue.core.books import Books
 from distriqueue.core.commands import WriteStatus
 from distriqueue.core.jobs import Closing, Job, Slot, Stage, Write, WriteKind
@@ -85,6 +85,13 @@ class Writing:
         if slot is None and job.wants_retry:
             return WriteKind.REOPEN
         return WriteKind.NOTE if statuses.suspension_untold(job) else None
+
+    def due(self, job: Job) -> float | None:
+        """Since when (monotonic) a write of a job should be under way; None if none should, or one is."""
+        kind = self._kind(job)
+        if kind is None:
+            return None
+        return max(job.not_before, job.reopens_at or 0.0) if kind is WriteKind.REOPEN else job.not_before
 
     def _turn(self, job: Job, now: Now) -> float:
         """When a finished job may be reopened: many at once must not flood the workers."""
@@ -261,6 +268,7 @@ class Writing:
         observer.attempt_ended(job, outcome, reason=entry.get("reason", ""), execution_seconds=took)
         if job.phase in FINAL_JOB_PHASES:
             observer.job_ended(job, job.phase, queue_seconds=max(0.0, slot.granted_at - job.created))
+        announcing.attempt_ended(self._books, job)
 
     def _announce(self, job: Job, slot: Slot, now: Now) -> None:
         """Write that an attempt runs, and how far it has come."""
