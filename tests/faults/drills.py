@@ -10,7 +10,8 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -149,6 +150,7 @@ class Drill:
         self._closing = contextlib.AsyncExitStack()
         self._obituaries = deaths
         self._frozen: dict[int, list[tuple[float, float]]] = {}
+        self._silences: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._environments: dict[str, dict[str, str]] = {}
         self._retired: set[str] = set()
         self._restarting: dict[str, asyncio.Task[None]] = {}
@@ -260,6 +262,17 @@ class Drill:
             for program in programs:
                 program.thaw()
                 self._frozen.setdefault(program.process.pid, []).append((began, woke))
+                self._silences[program.name].append((began, woke))
+
+    @contextlib.contextmanager
+    def silent(self, *programs: Program) -> Iterator[None]:
+        """Say that nothing of these programs can arrive meanwhile; of all workers, without any."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            for program in programs or self.workers:
+                self._silences[program.name].append((began, time.monotonic()))
 
     async def supervise(self) -> None:
         """Start again what has ended, as a kubelet does."""
@@ -267,6 +280,8 @@ class Drill:
             for program in (*self.stage.operators, *self.stage.workers.values()):
                 idle = program.name not in self._restarting and program.name not in self._retired
                 if idle and not program.process.alive():
+                    noticed = time.monotonic()
+                    self._silences[program.name].append((noticed - 2 * SUPERVISION_SECONDS, noticed))
                     self._restarting[program.name] = asyncio.create_task(self._restart(program))
             await asyncio.sleep(SUPERVISION_SECONDS)
 
@@ -324,7 +339,9 @@ class Drill:
         uids = {job["metadata"]["uid"] for job in ended}
         records = [record for record in self.stage.records.all() if record.uid in uids]
         ran = runs(records, deaths=self._obituaries.deaths, frozen=self._frozen, now=time.monotonic())
-        history = self.history = check(self.names, ended, outcomes=self.outcomes.frozen(), ran=ran)
+        history = self.history = check(
+            self.names, ended, outcomes=self.outcomes.frozen(), ran=ran, silences=self._silences
+        )
         self._hold(history, ended)
         first = history.first_start_after(fault_end)
         least, most = history.least_accepted, history.most_accepted

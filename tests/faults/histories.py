@@ -16,6 +16,9 @@ from tests.support.records import Record
 Span = tuple[float, float]
 """From and to, in seconds of the machine's monotonic clock."""
 
+REPORT_SECONDS = 3.0
+"""How long before a silence a handler may have returned without that its report was confirmed, on a busy machine."""
+
 OPEN = "open"
 """Of a run whose handler has not ended."""
 DIED = "died"
@@ -134,7 +137,8 @@ class Repeat:
     """A run that was not the first of its job.
 
     Attributes:
-        explained: The run before it is in `status.attempts` as Lost or Failed, or it ended without returning.
+        explained: The run before it is in `status.attempts` as Lost or Failed, or it ended without returning, or its
+            worker could not report what it returned.
     """
 
     run: Run
@@ -192,6 +196,7 @@ def check(
     *,
     outcomes: Mapping[str, frozenset[str]],
     ran: Sequence[Run],
+    silences: Mapping[str, Sequence[Span]] | None = None,
 ) -> History:
     """Hold runs against resources.
 
@@ -200,6 +205,7 @@ def check(
         jobs: As they are now.
         outcomes: What the watch saw, by uid.
         ran: All runs of those jobs.
+        silences: When a worker could not speak (frozen, dead, cut off), by its name.
     """
     there = {job["metadata"]["name"]: job for job in jobs}
     final = {name: job for name, job in there.items() if job["status"].get("completionTime")}
@@ -223,7 +229,7 @@ def check(
         several.sort(key=lambda run: run.start)
         at_once = max(at_once, live_at_once(several))
         longest = max([longest, *(overlap(one, other) for one, other in combinations(several, 2))])
-        repeats.extend(_repeats(several, told.get(uid, [])))
+        repeats.extend(_repeats(several, told.get(uid, []), silences or {}))
     return History(
         jobs=len(names),
         lost=sorted(set(names) - set(final)),
@@ -236,7 +242,14 @@ def check(
     )
 
 
-def _repeats(several: Sequence[Run], attempts: Sequence[Mapping[str, Any]]) -> Iterable[Repeat]:
+def _repeats(
+    several: Sequence[Run], attempts: Sequence[Mapping[str, Any]], silences: Mapping[str, Sequence[Span]]
+) -> Iterable[Repeat]:
     over = {entry["number"] for entry in attempts if entry.get("outcome") not in (None, "Succeeded")}
     for before, run in pairwise(several):
-        yield Repeat(run, before, explained=before.attempt in over or before.ending not in ("returned", OPEN))
+        unheard = any(
+            start - REPORT_SECONDS <= before.end <= end and run.start > start
+            for start, end in silences.get(before.worker, ())
+        )
+        ended_itself = before.ending not in ("returned", OPEN)
+        yield Repeat(run, before, explained=before.attempt in over or ended_itself or unheard)

@@ -39,7 +39,8 @@ async def delete_queue(drill: Drill, queue: str) -> None:
 
 async def test_broker_restart(run: Run) -> None:
     async def inject(drill: Drill) -> None:
-        await asyncio.to_thread(drill.stage.broker.restart)
+        with drill.silent():
+            await asyncio.to_thread(drill.stage.broker.restart)
 
     trial = Trial(
         name="broker-restart",
@@ -55,8 +56,9 @@ async def test_broker_restart(run: Run) -> None:
 async def test_broker_kill(run: Run) -> None:
     async def inject(drill: Drill) -> None:
         broker = drill.stage.broker
-        await asyncio.to_thread(broker.kill)
-        await asyncio.to_thread(broker.start)
+        with drill.silent():
+            await asyncio.to_thread(broker.kill)
+            await asyncio.to_thread(broker.start)
 
     trial = Trial(
         name="broker-kill",
@@ -71,9 +73,10 @@ async def test_broker_kill(run: Run) -> None:
 async def test_broker_away(run: Run) -> None:
     async def inject(drill: Drill) -> None:
         broker = drill.stage.broker
-        await asyncio.to_thread(broker.kill)
-        await asyncio.sleep(30)  # the fault is a time that passes
-        await asyncio.to_thread(broker.start)
+        with drill.silent():
+            await asyncio.to_thread(broker.kill)
+            await asyncio.sleep(30)  # the fault is a time that passes
+            await asyncio.to_thread(broker.start)
 
     trial = Trial(
         name="broker-away",
@@ -132,8 +135,9 @@ async def test_inbox_deleted(run: Run) -> None:
 async def test_vhost_reset(run: Run) -> None:
     async def inject(drill: Drill) -> None:
         vhost = drill.stage.namespace
-        await ctl(drill, "delete_vhost", vhost)
-        await ctl(drill, "eval", _ADD_VHOST.format(vhost=vhost))
+        with drill.silent():
+            await ctl(drill, "delete_vhost", vhost)
+            await ctl(drill, "eval", _ADD_VHOST.format(vhost=vhost))
 
     trial = Trial(
         name="vhost-reset",
@@ -147,11 +151,12 @@ async def test_vhost_reset(run: Run) -> None:
 
 async def test_memory_alarm(run: Run) -> None:
     async def inject(drill: Drill) -> None:
-        await ctl(drill, *WATERMARK, "1MB")
-        try:
-            await asyncio.sleep(ALARM_SECONDS)  # the fault is a time that passes
-        finally:
-            await ctl(drill, *WATERMARK, "1GiB")
+        with drill.silent():
+            await ctl(drill, *WATERMARK, "1MB")
+            try:
+                await asyncio.sleep(ALARM_SECONDS)  # the fault is a time that passes
+            finally:
+                await ctl(drill, *WATERMARK, "1GiB")
 
     trial = Trial(
         name="alarm-memory",
@@ -165,11 +170,12 @@ async def test_memory_alarm(run: Run) -> None:
 
 async def test_disk_alarm(run: Run) -> None:
     async def inject(drill: Drill) -> None:
-        await ctl(drill, "set_disk_free_limit", "100TB")
-        try:
-            await asyncio.sleep(ALARM_SECONDS)  # the fault is a time that passes
-        finally:
-            await ctl(drill, "set_disk_free_limit", "50MB")
+        with drill.silent():
+            await ctl(drill, "set_disk_free_limit", "100TB")
+            try:
+                await asyncio.sleep(ALARM_SECONDS)  # the fault is a time that passes
+            finally:
+                await ctl(drill, "set_disk_free_limit", "50MB")
 
     trial = Trial(
         name="alarm-disk",

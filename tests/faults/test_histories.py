@@ -76,6 +76,20 @@ def test_two_at_once_are_seen_and_measured() -> None:
     assert checked([job()], both).unexplained, "nobody says why there are two"
 
 
+def test_what_a_worker_could_not_report_is_run_again() -> None:
+    both = found(
+        [
+            record("started", 1),
+            record("returned", 5),
+            record("started", 30, grant="1-2", attempt=1, pid=2),
+            record("returned", 31, grant="1-2", attempt=1, pid=2),
+        ]
+    )
+    assert checked([job()], both).unexplained
+    assert not check(["a"], [job()], outcomes={}, ran=both, silences={"w1": [(4, 9)]}).unexplained
+    assert check(["a"], [job()], outcomes={}, ran=both, silences={"w1": [(20, 29)], "w2": [(4, 9)]}).unexplained
+
+
 def test_one_after_the_other_is_one_at_once() -> None:
     one, other = found(
         [
