@@ -83,7 +83,7 @@ _Dumper.add_representer(str, _text)
 
 def _rows(model: type[BaseSettings]) -> Iterator[str]:
     prefix = model.model_config.get("env_prefix", "")
-    meanings = {**_PLAIN_MEANINGS, **_docstrings(model)}
+    meanings = _docstrings(model)
     for name, field in model.model_fields.items():
         if name not in meanings:
             raise ValueError(f"{model.__name__}.{name} has no docstring, and so no meaning in docs/configuration.md")
@@ -103,17 +103,6 @@ def _docstrings(model: type[BaseSettings]) -> dict[str, str]:
         and isinstance(text.value, ast.Constant)
         and isinstance(text.value.value, str)
     }
-
-
-_POD: Final = "Of the pod that the program runs in; the chart sets it."
-_PLAIN_MEANINGS: Final = {
-    "log_level": "The least severe level that is logged.",
-    "log_format": "JSON lines, or text for a terminal.",
-    "pod_name": _POD,
-    "pod_namespace": _POD,
-    "pod_uid": f"{_POD} By it the leader knows at once that a worker's pod has ended.",
-}
-"""For fields whose name says it all, and which so have no docstring."""
 
 
 def _value(field: FieldInfo) -> str:
