@@ -1,5 +1,7 @@
 """What follows an attempt that ended."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +62,7 @@ def verdict(
     permanent: bool = False,
 ) -> Verdict:
     """What follows an attempt of a job that has failed so often before."""
-    spec = {"maxAttempts": most, "backoff": {"jitterPercent": 0}, **({"retryBudget": budget} if budget else {})}
+    spec: dict[str, Any] = {"maxAttempts": most, "backoff": {"jitterPercent": 0}, **({"retryBudget": budget} if budget else {})}
     job = read_job(raw_job("a", status={"phase": "Retrying", "failures": before or {}}, **spec), wall=WALL)
     return decide(job, outcome=outcome, reason=reason, permanent=permanent, draw=0.5)
 

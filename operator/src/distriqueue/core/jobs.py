@@ -76,7 +76,7 @@ class Slot:
         stop: Why its worker is told to stop the handler; empty when it is not.
         progress: The last word of the handler about how far it has come, and when it was heard.
         checkpoint: What it would leave for the next attempt.
-        untold: It said something that no write carries yet.
+        untold: Since when it has said something that no write carries (monotonic).
     """
 
     grant: GrantId
@@ -94,7 +94,7 @@ class Slot:
     stop: str = ""
     progress: RawProgress | None = None
     checkpoint: JsonValue = None
-    untold: bool = False
+    untold: float | None = None
 
 
 class WriteKind(Enum):

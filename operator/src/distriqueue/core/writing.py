@@ -273,7 +273,7 @@ class Writing:
     def _announce(self, job: Job, slot: Slot, now: Now) -> None:
         """Write that an attempt runs, and how far it has come."""
         slot.announced = True
-        slot.untold = False
+        slot.untold = None
         self._write(job, WriteKind.RUNNING, statuses.running(job, slot, epoch=self._books.epoch, now=now))
 
     # --- what has been so for a while --------------------------------------------------------------------------
@@ -285,8 +285,8 @@ class Writing:
 
     def tell(self, job: Job, slot: Slot, now: Now) -> None:
         """A handler said something new: it is written along with others, or after a while by itself."""
-        if not slot.untold:
-            slot.untold = True
+        if slot.untold is None:
+            slot.untold = now.mono
             self._untold.append((now.mono, job, slot))
 
     def tick(self, now: Now) -> None:
@@ -303,12 +303,13 @@ class Writing:
             else:
                 self._held_since.append((now.mono, job, slot))
         while self._untold and self._untold[0][0] <= now.mono - settings.progress_every:
-            _, job, slot = self._untold.popleft()
-            if job.slot is not slot or not slot.untold or slot.report is not None or slot.lost is not None:
+            since, job, slot = self._untold.popleft()
+            if job.slot is not slot or slot.untold != since or slot.report is not None or slot.lost is not None:
                 continue
             if job.write is None and len(writes) < settings.quiet_writes:
                 self._announce(job, slot, now)
             else:
+                slot.untold = now.mono
                 self._untold.append((now.mono, job, slot))
         for job in self._books.backlog.long_out(mono=now.mono, age=settings.queued_after):
             if job.write is None and job.phase != JobPhase.QUEUED and len(writes) < settings.quiet_writes:
