@@ -32,8 +32,8 @@ def _files() -> list[Path]:
         lines = []
     files = []
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "memory":
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if "memory" in controllers.split(","):
             files.append(ROOT / "memory" / path.lstrip("/") / "memory.oom_control")
         elif not controllers:
             files.append(ROOT / path.lstrip("/") / "memory.events")
