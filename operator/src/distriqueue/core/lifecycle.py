@@ -28,7 +28,9 @@ class Lifecycle:
         priority = PRIORITIES.get(spec.get("priority", job.priority), job.priority)
         value = spec.get("priorityValue", job.priority_value)
         if (priority, value) != (job.priority, job.priority_value):
-            self._books.backlog.leave(job)  # from the queue of its old priority
+            if job.slot is None and job.stage is not Stage.FINAL:
+                self._books.backlog.leave(job)  # the queue of its old priority; whoever leaves twice is counted twice
+                job.stage = Stage.HALTED
             job.priority, job.priority_value = priority, value
             moved = True
         self.follow(job, now, moved=moved)
