@@ -156,7 +156,8 @@ class Auditor:
         if due is not None and self._now.mono >= due + self._settings.grace:
             self._writing.advance(job, self._now)
             self._repaired(Finding.WRITE_OWED, job, "something about it was to be written, and was not: written now")
-        if self.shown is not None and job.uid not in self.shown and job.stage is not Stage.FINAL:
+        settled = job.write is None and job.stage is not Stage.FINAL  # else the watch may be ahead of an answer
+        if self.shown is not None and job.uid not in self.shown and settled:
             self._not_there(job)
 
     def _look_at_place(self, job: Job, places: _Places) -> None:
