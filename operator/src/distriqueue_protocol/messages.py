@@ -20,6 +20,11 @@ Incarnation = Annotated[str, Field(min_length=8, max_length=64, pattern=r"^[a-z0
 Text = Annotated[str, Field(max_length=4096)]
 
 
+EPOCH_LIMIT = 2**62
+"""No epoch is above it: numbers are 64 bits wide everywhere, and whoever hears of a higher epoch makes one above that."""
+Number = Annotated[int, Field(le=EPOCH_LIMIT)]
+
+
 class GrantId(NamedTuple):
     """The fencing token of an attempt: grows for ever, across leaders, and is compared as a pair.
 
@@ -28,8 +33,8 @@ class GrantId(NamedTuple):
         counter: The number of the grant under that leader, from 1. `(E, 0)` is below every grant of epoch E.
     """
 
-    epoch: int
-    counter: int
+    epoch: Number
+    counter: Number
 
     def __str__(self) -> str:
         """`epoch-counter`, the form of logs and of the handler's fencing token."""
@@ -70,7 +75,7 @@ class Ticket(Message):
     max_attempts: int = Field(default=1, ge=1)
     priority: Priority = Priority.MEDIUM
     shard: int = DEFAULT_SHARD
-    epoch: int = Field(ge=1, description="The epoch of the leader that published the ticket.")
+    epoch: Number = Field(ge=1, description="The epoch of the leader that published the ticket.")
     payload: dict[str, JsonValue] = Field(default_factory=dict)
     timeout_seconds: int | None = Field(default=None, ge=1)
     traceparent: str | None = Field(default=None, max_length=64, description="W3C trace context of the submission.")
@@ -82,7 +87,7 @@ class Claim(Message):
     id: int = Field(ge=1, description="Grows by one within an incarnation; a claim is answered by this number.")
     uid: Name
     attempt: int = Field(ge=1)
-    ticket_epoch: int = Field(ge=1)
+    ticket_epoch: Number = Field(ge=1)
 
 
 class HeldGrant(Message):
@@ -141,7 +146,7 @@ class SessionMessage(Message):
 
     incarnation: Incarnation
     sequence: int = Field(ge=1, description="Grows within an incarnation; what is not higher than the last is ignored.")
-    epoch: int = Field(default=0, ge=0, description="The highest epoch that the worker has heard.")
+    epoch: Number = Field(default=0, ge=0, description="The highest epoch that the worker has heard.")
     claims: tuple[Claim, ...] = Field(default=(), description="Claims made since the last message.")
     progress: tuple[Progress, ...] = Field(
         default=(), description="Of the grants that said something new; of all that ever did, to a leader of a new epoch."
@@ -208,7 +213,7 @@ class StopOrder(Message):
 class LeaderMessage(Message):
     """From leader to one worker, in batches."""
 
-    epoch: int = Field(ge=1)
+    epoch: Number = Field(ge=1)
     answers: tuple[Answer, ...] = ()
     settled: tuple[GrantId, ...] = Field(default=(), description="Reports written or refused: forget them.")
     stops: tuple[StopOrder, ...] = ()
@@ -217,7 +222,7 @@ class LeaderMessage(Message):
 class EpochCall(Message):
     """`epoch E leads`, repeated every 4 s; only the highest epoch counts as hearing from a leader."""
 
-    epoch: int = Field(ge=1)
+    epoch: Number = Field(ge=1)
     shard: int = DEFAULT_SHARD
 
 
@@ -254,7 +259,7 @@ class Report(Message):
 class Marker(Message):
     """Sent by a leader to itself: when it is back, all that stood before it in that queue has been read."""
 
-    epoch: int = Field(ge=1)
+    epoch: Number = Field(ge=1)
     id: int = Field(ge=1)
 
 
