@@ -17,6 +17,7 @@ from pamqp.common import FieldTable
 
 from localcluster.amqp import serves
 from localcluster.rabbitmq import Broker, BrokerError
+from tests.support.brokers import write_out
 
 pytestmark = pytest.mark.integration
 
@@ -49,16 +50,6 @@ async def take(queue: AbstractQueue) -> bytes:
         message = await anext(messages)
         await message.ack()
         return message.body
-
-
-def write_out(broker: Broker) -> None:
-    """Return when the queues that exist are on disk, not their messages alone.
-
-    RabbitMQ confirms a declare earlier: the queue's name lies in the log of Mnesia, which is flushed now and then, and
-    the name of its Raft server in a dets table that is saved after half a second in which nobody asked it anything. A
-    broker that is killed before has a queue that never gets a leader.
-    """
-    broker.ctl("eval", "mnesia:sync_log(), [ok = dets:sync(Table) || Table <- dets:all()].")
 
 
 def processes(text: str) -> list[int]:

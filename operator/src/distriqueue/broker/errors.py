@@ -17,3 +17,11 @@ class BrokerUnreachableError(BrokerError):
 
 class TicketNotTakenError(BrokerError):
     """A ticket was returned (no queue has its key), nacked, or not confirmed in time."""
+
+
+class NoConfirmError(TicketNotTakenError):
+    """A ticket was not confirmed in time, by a broker that takes messages: its queue may be lost."""
+
+
+class QueueReplacedError(BrokerError):
+    """The report queue answered nobody and was deleted: connect anew, which declares it."""

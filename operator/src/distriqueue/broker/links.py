@@ -6,6 +6,10 @@ nothing that workers say is missed. The link is made of plain connections: when 
 goes, `lost` is set and the term is over. A robust connection would put a vanished queue back in silence, and what was
 published in between would be gone.
 
+A broker with an alarm (memory, disk) blocks whoever publishes: `blocked` says so, tickets wait for its end, and that
+is no reason to end a term. A queue that answers nobody (`repairs`) is replaced: `consume` does so before it fails, and
+`repair_pool` when a ticket got no confirm.
+
 Fails with `BrokerUnreachableError` when no connection can be made, and with `TicketNotTakenError` for a ticket.
 """
 
@@ -23,9 +27,9 @@ from aiormq.abc import DeliveredMessage
 from pamqp import commands as spec
 from yarl import URL
 
-from distriqueue.broker import topology
+from distriqueue.broker import repairs, topology
 from distriqueue.broker.acknowledgements import AckWindow
-from distriqueue.broker.errors import BrokerUnreachableError, TicketNotTakenError
+from distriqueue.broker.errors import BrokerUnreachableError, NoConfirmError, QueueReplacedError, TicketNotTakenError
 from distriqueue.telemetry import failpoints
 from distriqueue_protocol import names
 from distriqueue_protocol.messages import EpochCall, LeaderMessage, Marker, Ticket
@@ -40,6 +44,8 @@ CONFIRM_SECONDS: Final = 10.0
 """Without a confirm for so long, the queue or the broker is in trouble."""
 CONNECT_SECONDS: Final = 10.0
 REPORTS_PREFETCH: Final = 2000
+BLOCKED_POLL_SECONDS: Final = 0.5
+"""How often we look whether the broker has blocked us; a publish that meets it knows at once."""
 
 Received = Callable[[str, bytes], None]
 """Takes the type and the body of a message."""
@@ -58,11 +64,15 @@ class LeaderLink:
 
     def __init__(self, *, shard: int) -> None:
         self._shard = shard
+        self._url = ""
+        self._name = ""
+        self._watching_blocks: asyncio.Task[None] | None = None
         self._connections: list[AbstractConnection] = []
         self._consuming: AbstractConnection | None = None
         self._inbox_channel: AbstractChannel | None = None
         self._epoch = 0
         self._declaring: AbstractChannel | None = None
+        self._publishing: AbstractConnection | None = None
         self._tickets: UnderlayChannel | None = None
         self._answers: UnderlayChannel | None = None
         self._reports: UnderlayChannel | None = None
@@ -72,6 +82,7 @@ class LeaderLink:
         self._closing = False
         self.lost = asyncio.Event()
         self.lost_reason = ""
+        self.blocked = False
 
     @classmethod
     async def connect(cls, url: str, *, name: str, shard: int = names.DEFAULT_SHARD) -> Self:
@@ -86,12 +97,14 @@ class LeaderLink:
             BrokerUnreachableError: The broker does not answer, or refuses the credentials.
         """
         link = cls(shard=shard)
+        link._url, link._name = url, name
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 # Publishing and consuming have a connection each: the broker slows a publisher down by its socket.
                 publishing = await link._connect(url, f"{name} publishing")
                 consuming = await link._connect(url, f"{name} consuming")
-                link._declaring = await publishing.channel(publisher_confirms=False)
+                # What declares must not be blocked by an alarm either.
+                link._declaring = await consuming.channel(publisher_confirms=False)
                 reports = await topology.declare_shared(link._declaring, shard=shard)
                 link._reports_name = reports.name
                 tickets = await publishing.channel(publisher_confirms=True, on_return_raises=True)
@@ -99,6 +112,8 @@ class LeaderLink:
                 link._answers = await link._watch(await publishing.channel(publisher_confirms=False))
                 link._reports = await link._watch(await consuming.channel(publisher_confirms=False))
                 link._consuming = consuming
+                link._publishing = publishing
+                link._watching_blocks = asyncio.create_task(link._watch_blocks(), name="watching for alarms")
         except (OSError, aiormq.exceptions.AMQPError, TimeoutError) as error:
             await link.close()
             raise BrokerUnreachableError(f"RabbitMQ does not answer: {type(error).__name__}: {error}") from error
@@ -116,6 +131,33 @@ class LeaderLink:
         channel.close_callbacks.add(lambda _, error: self._lose(f"channel closed: {error}"))
         # The hot paths talk to the client underneath: aio-pika's message objects cost as much again as the message.
         return cast("UnderlayChannel", await channel.get_underlay_channel())
+
+    async def _watch_blocks(self) -> None:
+        """Keep `blocked` up to date; the client library tells nobody, it only lets those wait who ask."""
+        while not self.lost.is_set():
+            try:
+                async with asyncio.timeout(BLOCKED_POLL_SECONDS):
+                    await self._unblocked()
+            except TimeoutError:
+                self._note_blocked(blocked=True)
+                await self._unblocked()
+            self._note_blocked(blocked=False)
+            await asyncio.sleep(BLOCKED_POLL_SECONDS)
+
+    async def _unblocked(self) -> None:
+        """Return when the broker takes what we publish; at once unless it has an alarm."""
+        transport = self._publishing.transport if self._publishing is not None else None
+        if transport is None:
+            raise aiormq.exceptions.ChannelInvalidStateError("the link is closed")
+        await transport.connection.ready()
+
+    def _note_blocked(self, *, blocked: bool) -> None:
+        if blocked != self.blocked:
+            self.blocked = blocked
+            if blocked:
+                _LOG.warning("RabbitMQ has an alarm and takes no messages: tickets wait until it is over")
+            else:
+                _LOG.info("RabbitMQ takes messages again")
 
     def _lose(self, reason: str) -> None:
         if not self._closing and not self.lost.is_set():
@@ -141,6 +183,7 @@ class LeaderLink:
 
         Raises:
             BrokerUnreachableError: The broker is gone.
+            QueueReplacedError: The report queue answered nobody; the next connection finds a new one.
         """
         async with self._translated():
             if self._inbox_channel is None:
@@ -162,7 +205,16 @@ class LeaderLink:
                 reports(message.header.properties.message_type or "", message.body, tag)
 
             await channel.basic_qos(prefetch_count=REPORTS_PREFETCH)
-            await channel.basic_consume(self._reports_name, on_report)
+        try:
+            async with self._translated():
+                await channel.basic_consume(self._reports_name, on_report)
+        except BrokerUnreachableError as error:
+            # This link is of no use any more, however the following ends; its connections go with a queue that goes.
+            lost, self._closing = self.lost.is_set(), True
+            # The workers send what lay in it again: none has let go of a report before it was settled.
+            if not lost and await repairs.delete_lost(self._url, [self._reports_name], name=self._name):
+                raise QueueReplacedError("the report queue answered nobody and was deleted") from error
+            raise
 
     def _on_cancel(self, channel: UnderlayChannel) -> None:
         """A queue that was deleted under us cancels its consumer, and nothing else would tell."""
@@ -178,13 +230,30 @@ class LeaderLink:
             if self._declaring is not None:
                 await topology.declare_pool(self._declaring, pool, shard=self._shard)
 
-    async def publish_ticket(self, ticket: Ticket, *, pool: str, priority: Priority) -> None:
-        """Publish a ticket and wait for the confirm.
+    async def repair_pool(self, pool: str) -> list[Priority]:
+        """Replace those ticket queues of a pool that answer nobody.
+
+        Returns:
+            The priorities whose queues were replaced: no ticket is in them any more.
 
         Raises:
+            BrokerUnreachableError: The broker is gone, or serves no queue at all.
+        """
+        queues = {names.ticket_queue(pool, priority, shard=self._shard): priority for priority in Priority}
+        lost = await repairs.delete_lost(self._url, queues, name=self._name)
+        if lost:
+            await self.declare_pool(pool)
+        return [queues[queue] for queue in lost]
+
+    async def publish_ticket(self, ticket: Ticket, *, pool: str, priority: Priority) -> None:
+        """Publish a ticket and wait for the confirm; one that begins under an alarm waits for its end first.
+
+        Raises:
+            NoConfirmError: The broker takes messages, and does not confirm this one.
             TicketNotTakenError: The broker does not have it, or nobody can say.
         """
         try:
+            await self._unblocked()
             async with asyncio.timeout(CONFIRM_SECONDS):
                 await self._need(self._tickets).basic_publish(
                     ticket.encode(),
@@ -197,8 +266,9 @@ class LeaderLink:
                     wait=False,
                 )
         except TimeoutError as error:
-            self._lose("no confirm for a ticket")
-            raise TicketNotTakenError("no confirm") from error
+            if self.blocked:
+                raise TicketNotTakenError("RabbitMQ has an alarm") from error
+            raise NoConfirmError("no confirm") from error
         except (OSError, aiormq.exceptions.AMQPError) as error:
             raise TicketNotTakenError(f"{type(error).__name__}: {error}") from error
 
@@ -264,6 +334,9 @@ class LeaderLink:
     async def close(self) -> None:
         """Close the connections; what was not acknowledged goes to the next leader."""
         self._closing = True
+        if self._watching_blocks is not None:
+            self._watching_blocks.cancel()
+            await asyncio.gather(self._watching_blocks, return_exceptions=True)
         for connection in self._connections:
             with contextlib.suppress(OSError, aiormq.exceptions.AMQPError, TimeoutError):
                 async with asyncio.timeout(2.0):

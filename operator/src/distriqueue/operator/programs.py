@@ -223,6 +223,7 @@ class Program:
     def _sample(self) -> None:
         if self._feed is not None:
             self._metrics.feed_age.set(self._feed.last_event_age)
+        self._metrics.broker_blocked.set(self._term is not None and self._term.blocked)
         if self._term is not None and self._term.leader is not None:
             self._metrics.sample(self._term.leader)
 

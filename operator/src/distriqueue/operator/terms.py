@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from distriqueue.api.events import NORMAL_REASONS
 from distriqueue.api.fences import violated_fences
 from distriqueue.api.raw import RawJob, RawWorker
-from distriqueue.broker.errors import BrokerError, NoConfirmError
+from distriqueue.broker.errors import BrokerError, NoConfirmError, QueueReplacedError
 from distriqueue.broker.links import LeaderLink
 from distriqueue.core.commands import (
     AckReports,
@@ -135,6 +135,11 @@ class Term:
         """The state machine, once the takeover has begun."""
         return self._leader
 
+    @property
+    def blocked(self) -> bool:
+        """RabbitMQ has an alarm and takes no messages."""
+        return self._link.blocked
+
     # --- the course of a term ------------------------------------------------------------------------------------
 
     async def run(
@@ -217,6 +222,9 @@ class Term:
                     self._metrics.took_over(took)
                     self._log.info("takeover done", seconds=round(took, 3), jobs=len(self._store))
                 await asyncio.sleep(TICK_SECONDS)
+        except QueueReplacedError as error:
+            self._metrics.queue_replaced()
+            self._end(TermEnd("BrokerLost", str(error)))
         except (BrokerError, KubeError) as error:
             self._end(TermEnd("BrokerLost" if isinstance(error, BrokerError) else "KubeLost", str(error)))
         except Exception as error:  # noqa: BLE001 - whatever it is, the term ends and the Lease is released
@@ -402,6 +410,7 @@ class Term:
             return
         leader = cast("Leader", self._leader)
         for priority in lost:
+            self._metrics.queue_replaced()
             self._log.error("a queue was lost: its tickets are sent again", pool=pool, priority=priority.value)
             leader.on_queue_lost(pool, priority)
         self._schedule()

@@ -87,6 +87,12 @@ class OperatorMetrics:
             "distriqueue_audit_age_seconds", "Since the auditor's last round, or since the term began; 0 in a standby."
         )
         self._events = counter("distriqueue_events_total", "Events, by what became of them.", "result")
+        self._queues_replaced = counter(
+            "distriqueue_queues_replaced_total", "Queues that answered nobody and were made anew."
+        )
+        self.broker_blocked = gauge(
+            "distriqueue_broker_blocked", "1 while RabbitMQ has an alarm and takes no messages of this replica, else 0."
+        )
         self.feed_age = gauge(
             "distriqueue_feed_last_event_age_seconds", "Seconds since the watch of jobs was last heard."
         )
@@ -169,6 +175,10 @@ class OperatorMetrics:
     def event(self, result: str) -> None:
         """Count an Event: `Created`, `Repeated`, `Dropped`, `Failed`."""
         self._events.labels(result).inc()
+
+    def queue_replaced(self) -> None:
+        """Count a queue that was made anew."""
+        self._queues_replaced.inc()
 
     def term_began(self, epoch: int) -> None:
         """This replica has taken the Lease."""
