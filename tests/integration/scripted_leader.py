@@ -13,6 +13,7 @@ from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from pydantic import JsonValue
 
 from distriqueue.broker import topology
 from distriqueue_protocol import names
@@ -24,10 +25,12 @@ from distriqueue_protocol.messages import (
     Heartbeat,
     LeaderMessage,
     Message,
+    Progress,
     Refusal,
     Report,
     SessionMessage,
     StopOrder,
+    StopReason,
     Ticket,
 )
 from distriqueue_protocol.names import MessageType, Priority
@@ -48,6 +51,10 @@ class Heard:
     def heartbeats(self) -> list[tuple[SessionMessage, Heartbeat]]:
         return [(message, message.heartbeat) for message in self.sessions if message.heartbeat]
 
+    @property
+    def progress(self) -> list[Progress]:
+        return [word for message in self.sessions for word in message.progress]
+
 
 class ScriptedLeader:
     """One leader of one epoch.
@@ -55,6 +62,7 @@ class ScriptedLeader:
     Attributes:
         judge: Answers a claim: a refusal, or None to grant. Claims are not answered while `answering` is off.
         settling: Whether reports are settled.
+        checkpoint: What goes with every grant.
     """
 
     def __init__(self, channel: AbstractChannel, epoch: int, pool: str) -> None:
@@ -64,6 +72,7 @@ class ScriptedLeader:
         self.judge: Callable[[Claim], Refusal | None] = lambda _claim: None
         self.answering = True
         self.settling = True
+        self.checkpoint: JsonValue = None
         self.calling = True
         self.granted: dict[GrantId, Claim] = {}
         self._answers: dict[tuple[str, int], Answer] = {}
@@ -113,8 +122,10 @@ class ScriptedLeader:
         message = LeaderMessage(**{"epoch": self.epoch, **fields})
         await self._publish(names.ANSWERS_EXCHANGE, incarnation, MessageType.ANSWER, message.encode())
 
-    async def stop(self, incarnation: str, grant: GrantId) -> None:
-        await self.tell(incarnation, stops=(StopOrder(grant=grant, reason="Cancelled"),))
+    async def stop(self, grant: GrantId, reason: StopReason = StopReason.CANCELLED) -> None:
+        """Order the only worker there is to stop the handler of a grant."""
+        incarnation = self.heard.sessions[-1].incarnation
+        await self.tell(incarnation, stops=(StopOrder(grant=grant, reason=reason),))
 
     async def answer_waiting(self) -> None:
         """Answer the claims that came while `answering` was off."""
@@ -187,7 +198,8 @@ class ScriptedLeader:
                 grant = None if refusal else GrantId(self.epoch, next(self._counter))
                 if grant:
                     self.granted[grant] = claim
-                self._answers[key] = Answer(claim=claim.id, grant=grant, refusal=refusal)
+                checkpoint = self.checkpoint if grant else None
+                self._answers[key] = Answer(claim=claim.id, grant=grant, refusal=refusal, checkpoint=checkpoint)
             answers.append(self._answers[key])
         if answers:
             await self.tell(incarnation, answers=tuple(answers))

@@ -11,7 +11,7 @@ import aio_pika
 import pytest
 
 from distriqueue_protocol import names
-from distriqueue_protocol.messages import GrantId, Outcome, Refusal
+from distriqueue_protocol.messages import GrantId, Outcome, Refusal, StopReason
 from distriqueue_protocol.names import Priority
 from localcluster.processes import wait_gone
 from localcluster.programs import Programs
@@ -117,7 +117,7 @@ async def test_an_unknown_type_names_the_known_ones(broker: Broker, programs: Pr
         await leader.submit("what", type="what")
         report = await leader.report("what")
         assert (report.outcome, report.reason) == (Outcome.FAILED, "UnknownType")
-        assert "calculate, deaf, email, fail, spin, trace" in report.error
+        assert "calculate, deaf, email, fail, hungry, inattentive" in report.error
 
 
 async def test_tickets_do_not_wait_at_a_worker_busy_with_long_jobs(broker: Broker, programs: Programs) -> None:
@@ -146,15 +146,16 @@ async def test_what_is_no_ticket_goes_to_the_dead_letters(broker: Broker, progra
         assert bodies == {b"{}", b"\xff not json"}
 
 
-async def test_a_stop_order_ends_the_handler(broker: Broker, programs: Programs, tmp_path: Path) -> None:
+async def test_the_handler_of_a_deleted_job_is_ended_and_nothing_reported(
+    broker: Broker, programs: Programs, tmp_path: Path
+) -> None:
     async with working(broker, programs, pool="stops") as (leader, _):
         trace = tmp_path / "trace"
         await leader.submit("stopped", type="trace", payload={"file": str(trace), "seconds": 600})
         grant = await leader.grant("stopped")
         await until(trace.exists)
-        incarnation = leader.heard.heartbeats[-1][0].incarnation
         count = len(leader.heard.heartbeats)
-        await leader.stop(incarnation, grant)
+        await leader.stop(grant, StopReason.DELETED)
         await leader.until(lambda heard: len(heard.heartbeats) > count and heard.heartbeats[-1][1].grants == ())
         written = trace.read_text()
         await asyncio.sleep(0.5)  # nothing writes any more

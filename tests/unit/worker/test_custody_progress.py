@@ -32,7 +32,7 @@ def test_the_first_word_goes_out_at_once_and_the_next_ones_a_second_apart(worker
     assert times == [0.125, 1.0, 2.0]  # the first one at 0, before the time went on
     assert [word.percent for word in told(worker)] == [0, 7, 15]
     worker.live(6)
-    assert [word.percent for word in told(worker)] == [0, 8, 16, 19]  # and then nothing new
+    assert [word.percent for word in told(worker)] == [0, 7, 15, 19]  # and then nothing new
 
 
 def test_progress_and_checkpoint_travel_together_and_the_last_of_each_counts(worker: Steering) -> None:
