@@ -79,6 +79,12 @@ faults: venv ## Every fault of docs/reliability.md, on a real API server and Rab
 faults-quick: venv ## The quick ones of the faults
 	@DISTRIQUEUE_FAULTS_QUICK=1 $(PY) -m pytest tests/faults -m quick
 
+SEEDS ?= 1000
+JOBS ?= 1
+.PHONY: simulate
+simulate: venv ## SEEDS=n made-up worlds of leader and workers under faults, by seed (JOBS=2: on two cores)
+	@$(PY) -m tests.simulation --jobs $(JOBS) 0-$$(($(SEEDS) - 1))
+
 .PHONY: unit integration e2e test
 unit: venv ## Tests without I/O, and the simulator's made-up worlds
 	@$(PY) -m pytest tests/unit tests/simulation

@@ -1,19 +1,20 @@
 """A made-up API server: resources with resourceVersions, the CEL fences, watches with a lag, one Lease.
 
 Guarantees what the real one does for a status write: a stale resourceVersion or another uid is a conflict, then the
-fences are asked, then it lands. Requests and answers can be lost or late: the caller cannot tell which.
+fences are asked, then it lands; and for what a person patches: the spec's own rules, a new generation. Requests and
+answers can be lost or late: the caller cannot tell which. Watches can break, and begin anew with a list.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from distriqueue.api.fences import Fence
 from distriqueue.api.phases import FINAL_JOB_PHASES
 from distriqueue.api.raw import RawJob, RawJobSpec, RawJobStatus, RawWorker, RawWorkerStatus
-from tests.simulation.scheduling import Pipe, Process, Scheduler
+from tests.simulation.scheduling import Action, Pipe, Process, Scheduler
 
 T = TypeVar("T")
 
@@ -72,8 +73,14 @@ class Watch:
 
     process: Process
     deliver: Callable[[str, RawJob], None]
+    broken: Action
     pipe: Pipe
     open: bool = True
+
+    def receive(self, kind: str, job: RawJob) -> None:
+        """An event has arrived; of a watch that is closed, none does."""
+        if self.open:
+            self.deliver(kind, job)
 
 
 @dataclass
@@ -88,7 +95,8 @@ class ApiServer:
     workers: dict[str, RawWorker] = field(default_factory=dict)
     lease: Lease | None = None
     watches: list[Watch] = field(default_factory=list)
-    on_status: Callable[[RawJob, RawJob], None] = lambda _old, _new: None
+    on_status: Callable[[RawJob, RawJob, str], None] = lambda _old, _new, _writer: None
+    on_deleted: Callable[[RawJob, str], None] = lambda _job, _writer: None
     on_worker_deleted: Callable[[str], None] = lambda _name: None
     status_writes: int = 0
 
@@ -102,7 +110,7 @@ class ApiServer:
         def run(*, answered: bool) -> None:
             if not answered and self.weather.down:
                 return None
-            if self.weather.down:
+            if self.weather.down or process.cut_off_until > self.scheduler.now:
                 return process.after(REQUEST_SECONDS, lambda: answer(UnansweredError()))
             try:
                 result: T | Exception = do()
@@ -146,13 +154,42 @@ class ApiServer:
         self.jobs[name] = job
         self._tell("ADDED", job)
 
-    def delete_job(self, name: str) -> None:
-        """Kubectl delete."""
-        job = self.jobs.pop(name)
+    def delete_job(self, name: str, *, writer: str = "", uid: str | None = None, version: int | None = None) -> None:
+        """Kubectl delete, or a leader with preconditions.
+
+        Raises:
+            NotFoundError: There is none.
+            ConflictError: It is another one, or another version.
+        """
+        job = self.read_job(name)
         metadata = job["metadata"].copy()
+        if uid not in {None, metadata["uid"]} or version not in {None, int(metadata["resourceVersion"])}:
+            raise ConflictError
+        del self.jobs[name]
         metadata["resourceVersion"] = str(self._next())
-        self.scheduler.say(name, "deleted")
+        self.scheduler.say(name, "deleted by", writer or "a person")
+        self.on_deleted(job, writer)
         self._tell("DELETED", {**job, "metadata": metadata})
+
+    def patch_spec(self, name: str, changes: dict[str, Any]) -> None:
+        """Kubectl patch; None removes a field.
+
+        Raises:
+            NotFoundError: There is no such job.
+            RefusedError: The rules of the spec say no.
+        """
+        old = self.read_job(name)
+        spec = {key: value for key, value in {**old["spec"], **changes}.items() if value is not None}
+        before = old["spec"].get("retryGeneration", 0)
+        cancelled, retry = bool(spec.get("cancel")), spec.get("retryGeneration", 0)
+        if (old["spec"].get("cancel") and not cancelled) or retry < before or (cancelled and retry != before):
+            raise RefusedError(frozenset())
+        metadata = old["metadata"].copy()
+        metadata["resourceVersion"] = str(self._next())
+        metadata["generation"] += spec != old["spec"]
+        self.scheduler.say("patch of", name, changes)
+        self.jobs[name] = {**old, "metadata": metadata, "spec": cast("RawJobSpec", spec)}
+        self._tell("MODIFIED", self.jobs[name])
 
     def read_job(self, name: str) -> RawJob:
         """GET."""
@@ -160,12 +197,18 @@ class ApiServer:
             raise NotFoundError
         return self.jobs[name]
 
-    def put_status(self, name: str, uid: str, version: int, status: RawJobStatus) -> int:
-        """PUT status with a resourceVersion; returns the new one."""
+    def put_status(self, name: str, uid: str, version: int, status: RawJobStatus, *, writer: str) -> int:
+        """PUT status with a resourceVersion; returns the new one.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: It is another one, or another version.
+            RefusedError: A fence says no.
+        """
         old = self.read_job(name)
-        if old["metadata"]["uid"] != uid or old["metadata"]["resourceVersion"] != str(version):
+        if old["metadata"]["uid"] != uid or not self.is_current(old, version):
             raise ConflictError
-        broken = broken_fences(old["status"], status)
+        broken = broken_fences(old["status"], status, retry=old["spec"].get("retryGeneration", 0))
         if broken:
             raise RefusedError(broken)
         metadata = old["metadata"].copy()
@@ -174,14 +217,21 @@ class ApiServer:
         self.jobs[name] = new
         self.status_writes += 1
         told = [status.get(key) for key in ("epoch", "phase", "attempt", "lastGrant")]
-        self.scheduler.say("status of", name, *told)
-        self.on_status(old, new)
+        self.scheduler.say("status of", name, "by", writer or "a person", *told)
+        self.on_status(old, new, writer)
         self._tell("MODIFIED", new)
         return int(metadata["resourceVersion"])
 
-    def watch(self, process: Process, deliver: Callable[[str, RawJob], None]) -> tuple[list[RawJob], Watch]:
-        """A consistent list, and what comes after it."""
-        watch = Watch(process, deliver, Pipe(self.scheduler, self._lag))
+    @staticmethod
+    def is_current(job: RawJob, version: int) -> bool:
+        """The precondition of a status write."""
+        return job["metadata"]["resourceVersion"] == str(version)
+
+    def watch(
+        self, process: Process, deliver: Callable[[str, RawJob], None], broken: Action
+    ) -> tuple[list[RawJob], Watch]:
+        """A consistent list, and what comes after it; `broken` is called when nothing more will come."""
+        watch = Watch(process, deliver, broken, Pipe(self.scheduler, self._lag))
         self.watches.append(watch)
         return list(self.jobs.values()), watch
 
@@ -189,10 +239,18 @@ class ApiServer:
         slow = not self.weather.down and self.rng.random() < (0.02 if self.weather.late else 0.0)
         return self.rng.uniform(0.5, 5.0) if slow else self.rng.uniform(0.001, 0.05)
 
+    def break_watches(self) -> None:
+        """410 Gone: every watcher has to list again."""
+        for watch in self.watches:
+            watch.open = False
+            watch.process.post(watch.broken)
+        self.watches = []
+
     def _tell(self, kind: str, job: RawJob) -> None:
         self.watches = [watch for watch in self.watches if watch.open and watch.process.alive]
         for watch in self.watches:
-            watch.pipe.send(partial(watch.process.post, partial(watch.deliver, kind, job)))
+            watch.pipe.stall(watch.process.cut_off_until - self.scheduler.now)
+            watch.pipe.send(partial(watch.process.post, partial(watch.receive, kind, job)))
 
     # --- workers and the Lease ---------------------------------------------------------------------------------
 
@@ -242,8 +300,8 @@ class ApiServer:
             self.lease.holder = ""
 
 
-def broken_fences(old: RawJobStatus, new: RawJobStatus) -> frozenset[Fence]:
-    """The rules of `distriqueue.api.fences`, in Python."""
+def broken_fences(old: RawJobStatus, new: RawJobStatus, *, retry: int = 0) -> frozenset[Fence]:
+    """The rules of `distriqueue.api.fences`, in Python; `retry` is the spec's retryGeneration."""
     broken = set()
     if new.get("epoch", -1) < old.get("epoch", -1):
         broken.add(Fence.EPOCH)
@@ -254,6 +312,7 @@ def broken_fences(old: RawJobStatus, new: RawJobStatus) -> frozenset[Fence]:
         after is None or (after["epoch"], after["counter"]) < (before["epoch"], before["counter"])
     ):
         broken.add(Fence.LAST_GRANT)
-    if old.get("phase") in FINAL_JOB_PHASES and new.get("phase") != old.get("phase"):
+    retried = new.get("retryGeneration", 0) == retry > old.get("retryGeneration", 0)
+    if old.get("phase") in FINAL_JOB_PHASES and new.get("phase") != old.get("phase") and not retried:
         broken.add(Fence.PHASE)
     return frozenset(broken)

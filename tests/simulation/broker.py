@@ -2,7 +2,8 @@
 
 It does what `docs/decisions` says that the real one does: a publish that routes nowhere is confirmed; what is unacked
 goes to the next consumer first and in order; the report queue has a single active consumer; an inbox and a worker's
-answer queue go with their connection; what was stuck in an old socket may arrive after newer messages.
+answer queue go with their connection; what was stuck in an old socket may arrive after newer messages. While there are
+faults it is worse than the real one: any message may come a second time, much later.
 """
 
 from collections import deque
@@ -20,10 +21,17 @@ QueueName = tuple[str, Priority]
 
 @dataclass
 class Weather:
-    """What goes wrong with connections while there are faults."""
+    """What goes wrong with connections while there are faults.
+
+    Attributes:
+        late: What was in a socket that was cut may arrive later.
+        slow: Share of the messages that take up to 3 s.
+        doubled: Share of the messages that arrive a second time, up to 30 s later.
+    """
 
     late: bool = False
     slow: float = 0.0
+    doubled: float = 0.0
 
 
 class Connection:
@@ -32,7 +40,8 @@ class Connection:
     def __init__(self, broker: "Broker", process: Process, lost: Action) -> None:
         self.broker = broker
         self.process = process
-        self.cut = False
+        self.cut_up = False
+        self.cut_down = False
         self.open_here = True
         self.open_there = True
         self._lost = lost
@@ -51,11 +60,13 @@ class Connection:
         """From the client to the broker; `confirmed` comes back to the client."""
 
         def arrive() -> None:
-            if self.cut:
+            if self.cut_up:
                 if self._late is not None and message:
                     self.broker.scheduler.after(self._late, action)
             elif self.open_there:
                 action()
+                if message:
+                    self.broker.double(action)
                 if confirmed is not None:
                     self.down(confirmed)
 
@@ -65,7 +76,7 @@ class Connection:
         """From the broker to the client; each channel keeps its own order."""
 
         def arrive() -> None:
-            if not self.cut:
+            if not self.cut_down:
                 self.process.post(lambda: action() if self.open_here else None)
 
         self._channel(channel).send(arrive)
@@ -79,16 +90,20 @@ class Connection:
         """What the client reads of a channel lags behind for a while."""
         self._channel(channel).stall(seconds)
 
+    def stall_up(self, seconds: float) -> None:
+        """The broker reads nothing from this connection for a while: its memory alarm is on."""
+        self._up.stall(seconds)
+
     def close(self) -> None:
         """The client closes it, or its process has died: the broker knows soon."""
         self.open_here = False
         self.broker.scheduler.after(self.broker.latency(), self._close_there)
 
-    def sever(self, *, here: float, there: float) -> None:
-        """The network between them is cut; each end notices after a while."""
-        if self.cut:
+    def sever(self, *, here: float, there: float, up: bool = True, down: bool = True) -> None:
+        """The network between them is cut, in one direction or both; each end notices after a while."""
+        if self.cut_up or self.cut_down:
             return
-        self.cut = True
+        self.cut_up, self.cut_down = up, down
         if self.broker.weather.late and self.broker.rng.random() < 0.5:
             self._late = self.broker.rng.uniform(0.5, 20)
         self.broker.scheduler.after(there, self._close_there)
@@ -135,6 +150,9 @@ class Broker:
         self.reports: deque[Report | Marker] = deque()
         self.report_consumers: dict[Connection, Callable[[Report | Marker, int], None]] = {}
         self.on_ack: Callable[[Report], None] = lambda _report: None
+        self.on_arrival: Callable[[Report | Marker, int], None] = lambda _message, _place: None
+        self.on_reset: Callable[[], None] = lambda: None
+        self._places = 0
 
     def latency(self) -> float:
         """Of one direction of one connection."""
@@ -142,11 +160,28 @@ class Broker:
             return self.rng.uniform(0.1, 3.0)
         return self.rng.uniform(0.0005, 0.01)
 
+    def double(self, action: Action) -> None:
+        """Let what has arrived arrive again, if the weather is so."""
+        if self.weather.doubled and self.rng.random() < self.weather.doubled:
+            self.scheduler.after(self.rng.uniform(0.01, 30), action)
+
     def connect(self, process: Process, lost: Action) -> Connection:
         """Open a connection; at once, the caller waits before it if it likes."""
         connection = Connection(self, process, lost)
         self.connections.append(connection)
+        remaining = process.cut_off_until - self.scheduler.now
+        if remaining > 0:
+            connection.sever(here=min(remaining, 5.0), there=0.0)
         return connection
+
+    def cut_off(self, process: Process) -> None:
+        """The host of a process reaches the broker no more: its connections break, new ones are not made."""
+        rng = self.rng
+        up = rng.random() < 0.8  # a cut of one direction breaks the connection, too, once an end notices
+        down = not up or rng.random() < 0.7
+        for connection in self.connections:
+            if connection.process is process:
+                connection.sever(here=rng.uniform(1, 15), there=rng.uniform(1, 15), up=up, down=down)
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone for the broker: what was unacked goes back in order, its queues are deleted."""
@@ -175,10 +210,16 @@ class Broker:
         if self.rng.random() < 0.5:
             self.queues.clear()
         self.reports.clear()
+        self.on_reset()
         for connection in list(self.connections):
             connection.deliveries = {}
             connection.reports = {}
             connection.drop()
+
+    def raise_alarm(self, seconds: float) -> None:
+        """The memory alarm: nobody is read from for a while."""
+        for connection in self.connections:
+            connection.stall_up(seconds)
 
     # --- tickets -----------------------------------------------------------------------------------------------
 
@@ -293,6 +334,8 @@ class Broker:
 
     def publish_report(self, message: Report | Marker) -> None:
         """Into the report queue."""
+        self._places += 1
+        self.on_arrival(message, self._places)
         self.reports.append(message)
         self._pump_reports()
 

@@ -1,113 +1,225 @@
 """What really happened in a world, and the sentences that must be true of it after every step.
 
-- At most one live attempt of a job. A worker that was frozen past its lease and woke is counted apart: until it has
-  looked at its clock nobody can keep it from running.
-- A grant starts at most once, and grants of a job grow.
-- An attempt that has ended in a status never changes again; each write that ends one raises `lastGrant`; the result of
-  a job is the word of the very grant that `lastGrant` names. With the fences (which the API server holds) exactly one
-  result is accepted.
-- A report that is acknowledged is written, or refused for a reason.
+Of attempts:
+- At most one is alive for each job. A worker that was frozen past its lease and woke is counted apart, with how long:
+  until it has looked at its clock nobody can keep it from running. That may take `WOKEN_SECONDS` and no more.
+- A grant starts at most once, and the grants of a job grow.
+- None starts once a final phase is written, nor long after a person has forbidden it (`statuses.forbids`).
+- A job whose success the broker has confirmed is not run again, unless its worker was silent beyond its lease before
+  that, or somebody asked for a retry, or the broker lost its disk.
+
+Of reports:
+- One that stood in the queue before the marker that proves its worker's loss is never judged lost.
+- One that is acknowledged is written, or refused for a reason.
+
+Of statuses: see `statuses`. The leader's books: see `auditing`.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from distriqueue.api.phases import FINAL_JOB_PHASES
-from distriqueue.api.raw import RawAttempt, RawJob
-from distriqueue_protocol.messages import NO_GRANT, GrantId, Report, Ticket
+from distriqueue.api.raw import RawJob
+from distriqueue_protocol.messages import NO_GRANT, GrantId, Marker, Outcome, Report, Ticket
+from tests.simulation import statuses
 from tests.simulation.api_server import ApiServer
+from tests.simulation.statuses import ViolationError
 
-
-class ViolationError(AssertionError):
-    """One of the sentences is not true."""
+WOKEN_SECONDS = 1.5
+"""A worker that wakes past its lease stops its handlers, or is gone, after that."""
 
 
 @dataclass(eq=False)
 class Run:
-    """A handler that was started."""
+    """A handler that was started.
+
+    Attributes:
+        overdue: Its worker was frozen past its lease.
+        woken_at: And woke then.
+    """
 
     uid: str
+    name: str
     grant: GrantId
     worker: str
     incarnation: str
+    started_at: float
     overdue: bool = False
+    woken_at: float | None = None
 
 
 @dataclass
 class History:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        overlaps: Seconds for which two attempts of a job were alive at once, for each time it happened.
+        tampered: Jobs whose status was edited by hand: what it says proves nothing.
+        forgiven: By how many seconds the wall clocks of leaders may be wrong.
+    """
 
     api: ApiServer
     live: dict[str, list[Run]] = field(default_factory=dict)
     starts: Counter[str] = field(default_factory=Counter)
     granted: dict[str, GrantId] = field(default_factory=dict)
     started: set[GrantId] = field(default_factory=set)
-    overlaps: int = 0
+    overlaps: list[float] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
-    accepted: Counter[str] = field(default_factory=Counter)
+    tampered: set[str] = field(default_factory=set)
+    accepted: Counter[tuple[str, int]] = field(default_factory=Counter)
+    forgiven: float = 0.0
+    _safe: dict[str, GrantId] = field(default_factory=dict)
+    _over: dict[str, GrantId] = field(default_factory=dict)
+    _places: dict[GrantId, int] = field(default_factory=dict)
+    _markers: dict[tuple[int, int], int] = field(default_factory=dict)
+    _changed: dict[str, float] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.api.on_status = self.wrote
+    # --- attempts ----------------------------------------------------------------------------------------------
 
     def begin(self, ticket: Ticket, grant: GrantId, *, worker: str, incarnation: str) -> Run:
         """A handler starts."""
-        run = Run(ticket.uid, grant, worker, incarnation)
-        self.api.scheduler.say(ticket.name, "starts on", worker, incarnation, "by", grant)
+        scheduler, uid, name = self.api.scheduler, ticket.uid, ticket.name
+        run = Run(uid, name, grant, worker, incarnation, scheduler.now)
+        scheduler.say(name, "starts on", worker, incarnation, "by", grant)
         if grant in self.started:
-            raise ViolationError(f"grant {grant} of {ticket.name} started twice")
+            raise ViolationError("started twice", f"grant {grant} of {name}")
         self.started.add(grant)
-        if grant <= self.granted.get(ticket.uid, NO_GRANT):
-            raise ViolationError(f"{ticket.name}: grant {grant} starts after {self.granted[ticket.uid]}")
-        self.granted[ticket.uid] = grant
-        self.starts[ticket.uid] += 1
-        others = self.live.setdefault(ticket.uid, [])
+        if grant <= self.granted.get(uid, NO_GRANT):
+            raise ViolationError("grants grow", f"{name}: {grant} starts after {self.granted[uid]}")
+        self.granted[uid] = grant
+        self.starts[uid] += 1
+        others = self.live.setdefault(uid, [])
         for other in others:
             if not other.overdue:
                 raise ViolationError(
-                    f"{ticket.name}: {grant} starts on {worker} while {other.grant} runs on {other.worker}"
+                    "one live attempt", f"{name}: {grant} on {worker}, {other.grant} on {other.worker}"
                 )
-            self.overlaps += 1
         others.append(run)
+        if uid in self._safe and uid not in self.tampered:
+            raise ViolationError("confirmed success", f"{name}: {grant} starts, {self._safe[uid]} has succeeded")
+        job = self.api.jobs.get(name)
+        if job is not None and job["metadata"]["uid"] == uid and uid not in self.tampered:
+            why = statuses.forbids(job, scheduler.now, changed=self._changed.get(uid, 0.0), forgiven=self.forgiven)
+            if why:
+                raise ViolationError("must not start", f"{name}: {grant} starts on {worker}: {why}")
         return run
+
+    def handed(self, run: Run, checkpoint: object) -> None:
+        """A handler gets what an earlier attempt has left, if it gets anything."""
+        if checkpoint is None:
+            return
+        left = checkpoint if isinstance(checkpoint, dict) else {}
+        if left.get("uid") != run.uid or GrantId(*left["grant"]) >= run.grant:
+            raise ViolationError("checkpoints", f"{run.name}: {run.grant} gets {checkpoint}")
 
     def end(self, run: Run) -> None:
         """A handler is dead."""
-        self.live[run.uid].remove(run)
-        self.api.scheduler.say(run.uid, "ends on", run.worker, "by", run.grant)
+        now, others = self.api.scheduler.now, self.live[run.uid]
+        others.remove(run)
+        self.api.scheduler.say(run.name, "ends on", run.worker, "by", run.grant)
+        for other in others:
+            late, early = (run, other) if run.started_at > other.started_at else (other, run)
+            if early.woken_at is None:
+                continue  # frozen all the time
+            self.overlaps.append(now - max(late.started_at, early.woken_at))
+        if run.overdue and run.woken_at is not None and now - run.woken_at > WOKEN_SECONDS:
+            took = now - run.woken_at
+            raise ViolationError(
+                "self-fencing", f"{run.worker} woke past its lease and ran {run.name} for {took:.3f} s"
+            )
 
-    def wrote(self, old: RawJob, new: RawJob) -> None:
-        """A status write has landed."""
-        name = new["metadata"]["name"]
-        before, after = old["status"], new["status"]
-        was, now = _ended(before.get("attempts", [])), _ended(after.get("attempts", []))
-        raised = before.get("lastGrant") != after.get("lastGrant")
-        for number, attempt in was.items():
-            if number in now and now[number] != attempt:
-                raise ViolationError(f"{name}: attempt {number} had ended and was written again")
-        fresh = now.keys() - was.keys()
-        if raised and fresh != {after.get("attempt")}:
-            raise ViolationError(f"{name}: lastGrant rose, and {fresh} ended at attempt {after.get('attempt')}")
-        if fresh and not raised:
-            raise ViolationError(f"{name}: attempts {fresh} ended, and lastGrant did not rise")
-        if after.get("phase") in FINAL_JOB_PHASES and before.get("phase") != after.get("phase"):
-            self.accepted[new["metadata"]["uid"]] += 1
-            grant = after.get("lastGrant")
-            told = after["result"]["grant"] if after["phase"] == "Succeeded" else None
-            if told is not None and (grant is None or told != str(GrantId(grant["epoch"], grant["counter"]))):
-                raise ViolationError(f"{name}: the result is of {told}, lastGrant is {grant}")
+    # --- reports -----------------------------------------------------------------------------------------------
+
+    def arrived(self, message: Report | Marker, place: int) -> None:
+        """Something stands in the report queue; what the broker has confirmed is there by then."""
+        if isinstance(message, Marker):
+            self._markers.setdefault((message.epoch, message.id), place)
+            return
+        grant, uid = message.grant, message.uid
+        self._places.setdefault(grant, place)
+        job = self.api.jobs.get(message.name)
+        if message.outcome is not Outcome.SUCCEEDED or job is None or job["metadata"]["uid"] != uid:
+            return
+        over = max(statuses.last_grant(job), self._over.get(uid, NO_GRANT)) >= grant
+        status, spec = job["status"], job["spec"]
+        retried = spec.get("retryGeneration", 0) != status.get("retryGeneration", 0)
+        newer = self.granted.get(uid, NO_GRANT) > grant
+        if not (over or newer or retried or status.get("phase") in FINAL_JOB_PHASES):
+            self._safe[uid] = grant
+
+    def judged_lost(self, slots: Iterable[tuple[str, GrantId]], *, epoch: int, proof: int | None) -> None:
+        """A leader takes these attempts for lost, by the markers of a proof (or without any)."""
+        marker = self._markers.get((epoch, proof)) if proof is not None else None
+        for uid, grant in slots:
+            place = self._places.get(grant)
+            if place is not None and (marker is None or place < marker):
+                raise ViolationError("confirmed report", f"{grant} of {uid} is judged lost, and its report is there")
+            self._give_up(uid, grant)
+
+    def missed(self, uid: str, grant: GrantId) -> None:
+        """Nobody answers for an attempt at a takeover; `grant` is above all that it may have had."""
+        first = min((place for (epoch, _), place in self._markers.items() if epoch == grant.epoch), default=0)
+        safe = self._safe.get(uid)
+        if safe is not None and self._places.get(safe, first) < first:
+            raise ViolationError("confirmed report", f"{uid} is missed, and {safe} has succeeded")
+        self._give_up(uid, grant)
+
+    def _give_up(self, uid: str, grant: GrantId) -> None:
+        self._over[uid] = max(grant, self._over.get(uid, NO_GRANT))
+        if self._safe.get(uid, grant) <= grant:
+            self._safe.pop(uid, None)
+
+    def broker_reset(self) -> None:
+        """What the broker had confirmed is gone."""
+        self._safe.clear()
+        self._places.clear()
+        self._markers.clear()
 
     def acknowledged(self, report: Report) -> None:
         """A leader has acknowledged a report."""
         job = self.api.jobs.get(report.name)
-        if job is None or job["metadata"]["uid"] != report.uid or job["status"].get("phase") in FINAL_JOB_PHASES:
+        if job is None or job["metadata"]["uid"] != report.uid or report.uid in self.tampered:
             return
-        grant = job["status"].get("lastGrant", {"epoch": 0, "counter": 0})
-        over = GrantId(grant["epoch"], grant["counter"])
+        over = statuses.last_grant(job)
         if over < report.grant and self.granted.get(report.uid, NO_GRANT) <= report.grant:
-            raise ViolationError(
-                f"{report.name}: report of {report.grant} acked, neither written nor refused; over: {over}"
-            )
+            raise ViolationError("ack after write", f"{report.name}: {report.grant} acked, not written; over: {over}")
 
+    # --- statuses ----------------------------------------------------------------------------------------------
 
-def _ended(attempts: list[RawAttempt]) -> dict[int, RawAttempt]:
-    return {attempt["number"]: attempt for attempt in attempts if "outcome" in attempt}
+    def patched(self, uid: str) -> None:
+        """A person has changed the spec: what it forbids from here on takes a while to be known."""
+        self._changed[uid] = self.api.scheduler.now
+
+    def retried(self, uid: str) -> None:
+        """A person wants the job to be run again."""
+        self._safe.pop(uid, None)
+
+    def wrote(self, old: RawJob, new: RawJob, writer: str) -> None:
+        """A status write has landed."""
+        uid, status = new["metadata"]["uid"], new["status"]
+        if not writer:
+            self.tampered.add(uid)
+        statuses.check_growth(old, new)
+        if uid in self.tampered:
+            return
+        statuses.check_endings(old, new)
+        over, final = statuses.last_grant(new), status.get("phase") in FINAL_JOB_PHASES
+        for run in self.live.get(uid, []):
+            if not run.overdue and (final or run.grant <= over):
+                raise ViolationError(
+                    "written while it runs", f"{run.name}: {status.get('phase')}, and {run.grant} runs"
+                )
+        if final and old["status"].get("phase") != status.get("phase"):
+            generation = uid, status.get("retryGeneration", 0)
+            self.accepted[generation] += 1
+            if self.accepted[generation] > 1:
+                raise ViolationError("one result", f"{new['metadata']['name']} has ended twice")
+            if over < self.granted.get(uid, NO_GRANT):
+                raise ViolationError("one result", f"{new['metadata']['name']}: {self.granted[uid]} is not over")
+
+    def removed(self, job: RawJob, writer: str) -> None:
+        """A job was deleted, by a person or by a leader whose writer's name it is."""
+        self.deleted.add(job["metadata"]["uid"])
+        if writer and job["metadata"]["uid"] not in self.tampered:
+            statuses.check_removal(job, self.api.scheduler.now, forgiven=self.forgiven)

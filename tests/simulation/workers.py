@@ -4,15 +4,19 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from pydantic import JsonValue
+
 from distriqueue_protocol.messages import EpochCall, GrantId, LeaderMessage, Outcome, Registration, Ticket
 from distriqueue_protocol.names import WORKER_DEAD_SECONDS
 from distriqueue_worker.commands import (
     Ack,
+    Checkpointed,
     Consume,
     Exit,
     HandBack,
     Notice,
     Noticed,
+    Progressed,
     Publish,
     Reconnect,
     Result,
@@ -23,11 +27,17 @@ from distriqueue_worker.commands import (
     Tag,
 )
 from distriqueue_worker.custody import Custody
+from distriqueue_worker.watchdogs import LOOK_SECONDS, Watchdog
 from tests.simulation.broker import Broker, Connection
 from tests.simulation.histories import History, Run
-from tests.simulation.scheduling import Process
+from tests.simulation.scheduling import Pace, Process
 
 DECIDE_SECONDS = 0.25
+HEALTHY_SECONDS = 6.0
+STUCK = 0.05
+"""Share of the handlers that cannot be killed: threads."""
+STUCK_SECONDS = 60.0
+_REASONS = {"fail": "ValueError", "permanent": "ValueError", "timeout": "Timeout", "memory": "OutOfMemory"}
 
 
 class SimulatedWorker(Process):
@@ -42,11 +52,12 @@ class SimulatedWorker(Process):
         broker: Broker,
         history: History,
         rng: Random,
+        pace: Pace,
         clock: Callable[[], str],
         incarnations: Callable[[], str],
         ended: Callable[["SimulatedWorker"], None],
     ) -> None:
-        super().__init__(broker.scheduler, name)
+        super().__init__(broker.scheduler, name, pace)
         self.pod = pod
         self._broker = broker
         self._history = history
@@ -62,8 +73,10 @@ class SimulatedWorker(Process):
         )
         self.custody = Custody(registration, incarnations=incarnations)
         self.scheduler.say(name, "begins as", self.custody.incarnation, "in", pod)
+        self._watchdog = Watchdog(lambda: self.custody.overdue_at, end=self.kill)
         self._connect()
         self._decide_again()
+        self._look_again()
 
     @property
     def idle(self) -> bool:
@@ -74,6 +87,8 @@ class SimulatedWorker(Process):
 
     def kill(self) -> None:
         """The process ends, and its handlers with it."""
+        if not self.alive:
+            return
         super().kill()
         for run in self._runs.values():
             self._history.end(run)
@@ -91,19 +106,24 @@ class SimulatedWorker(Process):
     def overdue(self) -> bool:
         """Whether its lease is over by its own clock."""
         lease = self.custody.lease_from
-        return lease is not None and self.scheduler.now - lease >= WORKER_DEAD_SECONDS
+        return lease is not None and self.mono() - lease >= WORKER_DEAD_SECONDS
 
     def mark_overdue(self) -> None:
-        """While it is frozen past its lease, or just woken, its handlers are counted apart."""
+        """While it is frozen past its lease, its handlers are counted apart."""
         if self.frozen and self.overdue():
             for run in self._runs.values():
                 run.overdue = True
 
     def woken(self) -> None:
         """Nobody can keep it from running before it looks at its clock."""
-        if self.overdue():
-            for run in self._runs.values():
-                run.overdue = True
+        self.mark_woken(overdue=self.overdue())
+
+    def mark_woken(self, *, overdue: bool) -> None:
+        """Its handlers run on."""
+        for run in self._runs.values():
+            run.overdue = run.overdue or overdue
+            if run.overdue and run.woken_at is None:
+                run.woken_at = self.scheduler.now
 
     def shut_down(self, grace: float) -> None:
         """SIGTERM."""
@@ -111,10 +131,23 @@ class SimulatedWorker(Process):
 
     def _decide_again(self) -> None:
         self._event(lambda _now: None)
-        self.after(DECIDE_SECONDS, self._decide_again)
+        self.after(self.turn_seconds(DECIDE_SECONDS), self._decide_again)
+
+    def _look_again(self) -> None:
+        """The watchdog has a thread of its own: it looks while the loop is blocked, and not while all is frozen."""
+        if self.alive:
+            if not self.frozen:
+                self._watchdog.look(self.mono())
+            self.scheduler.after(self.turn_seconds(LOOK_SECONDS), self._look_again)
+
+    def turn_seconds(self, seconds: float) -> float:
+        """As all do, unless its lease is not renewed."""
+        lease = self.custody.lease_from
+        healthy = lease is not None and self.mono() - lease < HEALTHY_SECONDS
+        return super().turn_seconds(seconds) if healthy else seconds
 
     def _event(self, tell: Callable[[float], Any]) -> None:
-        now = self.scheduler.now
+        now = self.mono()
         tell(now)
         self.custody.decide(now)
         for command in self.custody.take():
@@ -126,8 +159,7 @@ class SimulatedWorker(Process):
     def _connect(self) -> None:
         self._number += 1
         number = self._number
-        wire = self._broker.connect(self, lambda: self._lost(number))
-        self._wire = wire
+        wire = self._wire = self._broker.connect(self, lambda: self._lost(number))
 
         def bind() -> None:
             keys = self.custody.answer_keys()
@@ -174,11 +206,10 @@ class SimulatedWorker(Process):
                 wire.up(lambda: broker.settle_ticket(wire, tag.number, requeue=False))
             case HandBack(tag) if wire is not None and tag.connection == self._number:
                 wire.up(lambda: broker.settle_ticket(wire, tag.number, requeue=True))
-            case Start(grant, ticket):
-                self._start(grant, ticket)
-            case Stop(grant):
-                stubborn = self._rng.random() < 0.05
-                self.after(30 if stubborn else self._rng.uniform(0, 0.1), lambda: self._end(grant, None))
+            case Start(grant, ticket, checkpoint):
+                self._start(grant, ticket, checkpoint)
+            case Stop(grant, _, at_once):
+                self._stop(grant, at_once=at_once)
             case Noticed(event, fields) if event is Notice.REBORN:
                 self.scheduler.say(self.name, "is now", custody.incarnation, "after", fields["supersedes"])
             case Reconnect():
@@ -187,6 +218,14 @@ class SimulatedWorker(Process):
                 self._connect()
             case Exit():
                 self.kill()
+
+    def _stop(self, grant: GrantId, *, at_once: bool) -> None:
+        """A handler that is asked may take a while, and may come to its end; one that is killed dies, or cannot."""
+        rng = self._rng
+        stuck = rng.random() < STUCK
+        seconds = rng.uniform(0, rng.choice([0.1, 0.1, 3.0])) if at_once else rng.uniform(0, rng.choice([0.1, 14.0]))
+        result = None if at_once or rng.random() < 0.7 else Result(Outcome.SUCCEEDED, value={"grant": str(grant)})
+        self.scheduler.after(STUCK_SECONDS if stuck else seconds, lambda: self._end(grant, result))
 
     def _consume(self, wire: Connection, number: int, prefetch: int) -> None:
         def deliver(ticket: Ticket, tag: int) -> None:
@@ -202,19 +241,41 @@ class SimulatedWorker(Process):
 
         wire.up(begin)
 
-    def _start(self, grant: GrantId, ticket: Ticket) -> None:
-        self._runs[grant] = self._history.begin(ticket, grant, worker=self.name, incarnation=self.custody.incarnation)
+    def _start(self, grant: GrantId, ticket: Ticket, checkpoint: JsonValue) -> None:
+        run = self._history.begin(ticket, grant, worker=self.name, incarnation=self.custody.incarnation)
+        self._history.handed(run, checkpoint)
+        self._runs[grant] = run
         self.custody.start(grant, self._clock())
+        self.after(self._rng.uniform(0, 5.0), lambda: self._say(run, 1))
         plan = ticket.payload["plan"]
         outcome = plan[min(ticket.attempt, len(plan)) - 1] if isinstance(plan, list) else "ok"
         result = Result(Outcome.SUCCEEDED, value={"grant": str(grant)})
         if outcome != "ok":
-            result = Result(Outcome.FAILED, reason="HandlerError", error="it failed", permanent=outcome == "permanent")
+            result = Result(
+                Outcome.FAILED, reason=_REASONS[str(outcome)], error="it failed", permanent=outcome == "permanent"
+            )
         seconds = ticket.payload["seconds"]
-        self.after(seconds if isinstance(seconds, float) else 0.0, lambda: self._end(grant, result))
+        self.scheduler.after(seconds if isinstance(seconds, float) else 0.0, lambda: self._end(grant, result))
+
+    def _say(self, run: Run, step: int) -> None:
+        """A handler says how far it has come, and leaves a checkpoint."""
+        if run.grant not in self._runs:
+            return
+        self._event(lambda now: self.custody.note(run.grant, Progressed(step, f"step {step}"), now))
+        if self._rng.random() < 0.5:
+            checkpoint: JsonValue = {"uid": run.uid, "grant": list(run.grant), "step": step}
+            self._event(lambda now: self.custody.note(run.grant, Checkpointed(checkpoint, 100), now))
+        self.after(self._rng.uniform(0.5, 5.0), lambda: self._say(run, step + 1))
 
     def _end(self, grant: GrantId, result: Result | None) -> None:
+        """A handler ends; it is a process of its own, so a loop that is blocked hears of it later."""
+        if not self.alive:
+            return
+        if self.frozen:
+            self.post(lambda: self._end(grant, result))
+            return
         run = self._runs.pop(grant, None)
         if run is not None:
             self._history.end(run)
-            self._event(lambda now: self.custody.end(grant, result, self._clock(), now))
+            completed = self._clock()
+            self.post(lambda: self._event(lambda now: self.custody.end(grant, result, completed, now)))

@@ -1,0 +1,72 @@
+"""The sentences that must be true of a leader's books, looked at after every batch of events.
+
+- The counts agree with what is counted.
+- Every job that is not over is held by someone: it is in a queue of the leader, or its ticket is out and will be
+  missed, or its slot is held by a session that can be asked, or by a report or a loss that is being written.
+"""
+
+from distriqueue.core.books import Books
+from distriqueue.core.jobs import Job, Stage
+from distriqueue.core.leader import Leader
+from tests.simulation.statuses import ViolationError
+
+
+def check_books(books: Books) -> None:
+    """Whether the books agree with each other.
+
+    Raises:
+        ViolationError: They do not.
+    """
+    jobs = list(books.jobs.values())
+    stages = [job.stage for job in jobs]
+    lanes = list(books.backlog.lanes())
+    sessions = books.roster.sessions.values()
+    slots = {uid: slot for session in sessions for uid, slot in session.slots.items()}
+    agree = {
+        "slots held": books.held == sum(job.slot is not None for job in jobs),
+        "slots of sessions": all(books.jobs[uid].slot is slot for uid, slot in slots.items()),
+        "jobs held": all((job.slot is not None) == (job.stage is Stage.HELD) for job in jobs),
+        "tickets out": sum(out for _, _, out in lanes) == stages.count(Stage.TICKETED),
+        "jobs in backoff": books.backlog.retrying == stages.count(Stage.BACKOFF),
+        "writes": {job.write.id for job in jobs if job.write is not None} <= books.writes.keys(),
+    }
+    wrong = [what for what, right in agree.items() if not right]
+    if wrong:
+        raise ViolationError("the books agree", ", ".join(wrong))
+
+
+def check_custody(leader: Leader) -> None:
+    """Whether every job is held by someone.
+
+    Raises:
+        ViolationError: One is not.
+    """
+    books, backlog = leader._books, leader.backlog
+    waiting = {entry for lane in backlog._lanes.values() for _, _, entry, _ in lane.heap}
+    tickets = {ticket for queue in (backlog._out_since, backlog._out_long) for _, ticket, _ in queue}
+    backoff = {entry for _, entry, _ in backlog._backoff}
+    again = {job.uid for _, _, job in leader._writing._again}
+    for job in books.jobs.values():
+        held = job.write is not None or job.uid in again
+        match job.stage:
+            case Stage.WAITING:
+                held = held or job.waiting_entry in waiting
+            case Stage.TICKETED:
+                held = held or job.ticket in tickets
+            case Stage.BACKOFF:
+                held = held or job.waiting_entry in backoff
+            case Stage.HELD:
+                held = held or _is_answered_for(books, job)
+            case _:
+                held = True
+        if not held:
+            raise ViolationError("held by someone", f"nobody has {job.name}, which is {job.stage.name}")
+
+
+def _is_answered_for(books: Books, job: Job) -> bool:
+    slot = job.slot
+    if slot is None:
+        return False
+    session = books.roster.sessions.get(slot.incarnation)
+    # A report that was adopted from somebody unknown is written, or was put off: both are seen above.
+    return session is not None and session.slots.get(job.uid) is slot
