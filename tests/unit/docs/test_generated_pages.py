@@ -8,6 +8,7 @@ import pytest
 
 from distriqueue.operator.settings import OperatorSettings
 from distriqueue_protocol.asyncapi import document
+from distriqueue_protocol.messages import EPOCH_LIMIT
 from distriqueue_protocol.messages import json_schema
 from distriqueue_protocol.names import MessageType
 from distriqueue_worker.settings import Settings
@@ -73,7 +74,7 @@ def test_schemas_are_of_draft_7() -> None:
     schemas = document()["components"]["schemas"]
     assert schemas["GrantId"] == {
         "type": "array",
-        "items": [{"type": "integer"}, {"type": "integer"}],
+        "items": [{"maximum": EPOCH_LIMIT, "type": "integer"}] * 2,
         "minItems": 2,
         "maxItems": 2,
     }
