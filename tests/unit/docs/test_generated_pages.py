@@ -8,8 +8,7 @@ import pytest
 
 from distriqueue.operator.settings import OperatorSettings
 from distriqueue_protocol.asyncapi import document
-from distriqueue_protocol.messages import EPOCH_LIMIT
-from distriqueue_protocol.messages import json_schema
+from distriqueue_protocol.messages import EPOCH_LIMIT, json_schema
 from distriqueue_protocol.names import MessageType
 from distriqueue_worker.settings import Settings
 from docs import generating
