@@ -42,7 +42,6 @@ async def test_standby_kill(run: Run) -> None:
     await run(trial, inject)
 
 
-@pytest.mark.quick
 async def test_leader_freeze(run: Run) -> None:
     async def inject(drill: Drill) -> None:
         leader = await drill.leader()
