@@ -187,6 +187,27 @@ async def test_a_thread_that_cannot_be_stopped_takes_the_process_with_it(
         await quiet(trace)
 
 
+async def test_at_the_end_of_the_lease_a_thread_that_does_not_look_is_interrupted(
+    broker: Broker, programs: Programs, tmp_path: Path
+) -> None:
+    async with (
+        Relay.to(broker.url) as relay,
+        working(broker, programs, pool="inattentive", AMQP_URL=through(relay)) as (leader, worker),
+    ):
+        trace = tmp_path / "trace"
+        await traced(leader, trace, kind="inattentive")
+        relay.hold()
+        held = time.monotonic()
+        await until(lambda: worker.metric("distriqueue_worker_fences_total") == 1)
+        await until(lambda: worker.metric("distriqueue_worker_handlers_running") == 0)
+        assert float(lines(trace)[-1].split()[-1]) - held <= names.WORKER_DEAD_SECONDS
+        relay.cut()
+        relay.go_on()
+        await leader.until(reborn)
+        await quiet(trace)
+        assert worker.process.alive()
+
+
 async def test_a_handler_that_blocks_the_loop_ends_with_the_process(
     broker: Broker, programs: Programs, tmp_path: Path
 ) -> None:
@@ -228,6 +249,35 @@ async def test_a_broker_that_forgot_everything_is_waited_for(broker: Broker, pro
         await again.submit("after")
         assert (await again.report("after")).outcome is Outcome.SUCCEEDED
         assert worker.process.alive()
+
+
+async def test_a_broker_without_memory_is_waited_for(broker: Broker, programs: Programs, tmp_path: Path) -> None:
+    """Alarmed, the broker takes no more messages: the worker cannot be heard, lets go, and keeps what it has to say."""
+    async with working(broker, programs, pool="alarm") as (leader, worker):
+        trace = tmp_path / "trace"
+        await traced(leader, trace, name="runs")
+        await leader.submit("ends", type="careful", payload={"file": str(tmp_path / "other"), "seconds": 0.1})
+        ends = await leader.grant("ends")
+        await until((tmp_path / "other").exists)
+        first = leader.heard.heartbeats[-1][0].incarnation
+        await asyncio.to_thread(broker.ctl, "set_vm_memory_high_watermark", "absolute", "1")
+        try:
+            await until(lambda: worker.metric("distriqueue_worker_broker_blocked") == 1, patience=60)
+            await until(lambda: worker.metric("distriqueue_worker_fences_total") == 1, patience=60)
+            await quiet(trace)
+            assert all(report.grant != ends for report in leader.heard.reports)
+            await asyncio.sleep(15)  # longer than any patience that the worker has with a broker
+            assert worker.process.alive()
+        finally:
+            await asyncio.to_thread(broker.ctl, "set_vm_memory_high_watermark", "absolute", "1GiB")
+        await leader.until(reborn, patience=60)
+        report = await leader.report("ends", patience=60)
+        assert (report.outcome, report.incarnation) == (Outcome.SUCCEEDED, first)
+        assert all(report.name != "runs" for report in leader.heard.reports)
+        await leader.submit("afterwards")
+        assert (await leader.report("afterwards")).incarnation != first
+        assert worker.metric("distriqueue_worker_broker_blocked") == 0
+        assert worker.log.read_text().count("takes messages again") >= 1
 
 
 @pytest.mark.parametrize("what", ["tickets", "reports"])

@@ -4,7 +4,8 @@ Guarantees: session messages are published in the order of `send`, on one channe
 exactly one event, confirmed or failed, unless its connection went, which is an event of its own. Deliveries carry the
 number of their connection; what is said about an older one does nothing. The link reconnects for ever, with a growing
 pause. It decides nothing. Fails never: a broker that is away, a channel that it closes, and a consumer that it cancels
-are all a connection that is lost and made anew; for names that the leader has not declared yet it waits.
+are all a connection that is lost and made anew; for names that the leader has not declared yet it waits. A broker with
+an alarm (memory, disk) takes no messages of whoever publishes: `blocked` says so, and nothing is confirmed meanwhile.
 
 It uses aio-pika's plain connections (a robust one restores consumers behind one's back) and the channels beneath, whose
 calls do not build an object and a task for every message.
@@ -45,6 +46,8 @@ from distriqueue_worker.logs import get_logger
 CONNECT_SECONDS: Final = 10.0
 """How long each step of connecting may take."""
 CLOSE_SECONDS: Final = 2.0
+BLOCKED_LOOK_SECONDS: Final = 0.5
+"""How often the link looks whether the broker has blocked it."""
 LOOK_AGAIN_SECONDS: Final = 1.0
 """Until the leader has declared the queues, the link looks for them so often."""
 BACKOFF_FIRST: Final = 0.2
@@ -105,6 +108,7 @@ class Wire:
     nacks: list[int] = field(default_factory=list)
     consumers: list[str] = field(default_factory=list)
     steering: asyncio.Task[None] | None = None
+    watching: asyncio.Task[None] | None = None
     found: bool = False
     """The ticket queues were there; if they go, the broker cancels their consumers, or closes the channel."""
 
@@ -146,6 +150,8 @@ class Link:
         self._steer = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._log = get_logger()
+        self.blocked = False
+        """Whether the broker has an alarm and takes nothing of what is published here."""
 
     # What the worker asks for
 
@@ -256,6 +262,7 @@ class Link:
             raise
         self._wire = wire
         wire.steering = self._spawn(self._steer_consumers(wire))
+        wire.watching = self._spawn(self._watch_alarms(wire))
         self._events.connected(number)
 
     async def _wait_for_topology(
@@ -327,10 +334,26 @@ class Link:
         wire, self._wire = self._wire, None
         self._prefetch = None
         self._steer.clear()
+        self.blocked = False
         if wire is not None:
-            if wire.steering is not None:
-                wire.steering.cancel()
+            for task in (wire.steering, wire.watching):
+                if task is not None:
+                    task.cancel()
             await _close(wire.connection)
+
+    async def _watch_alarms(self, wire: Wire) -> None:
+        """Keep `blocked` up to date; the client library tells nobody, it only lets those wait who ask."""
+        while (transport := wire.connection.transport) is not None:
+            try:
+                async with asyncio.timeout(BLOCKED_LOOK_SECONDS):
+                    await transport.connection.ready()
+            except TimeoutError:
+                self.blocked = True
+                self._log.warning("the broker has an alarm and takes no messages")
+                await transport.connection.ready()
+                self.blocked = False
+                self._log.info("the broker takes messages again")
+            await asyncio.sleep(BLOCKED_LOOK_SECONDS)
 
     # Consuming
 

@@ -320,6 +320,7 @@ class Worker:
             ("handlers_running", "Handlers that run now.", lambda: len(custody.running)),
             ("reports_unsettled", "Reports that the leader has not settled yet.", lambda: len(custody.ledger)),
             ("connected", "Whether there is a connection to the broker.", lambda: custody.connected),
+            ("broker_blocked", "Whether the broker has an alarm and takes no messages.", lambda: self._link.blocked),
             ("hears_leader", "Whether a leader was heard in the last 12 seconds.", lambda: custody.hears_leader),
             ("leader_epoch", "The highest epoch that was heard.", lambda: custody.epoch),
         ]
