@@ -79,6 +79,7 @@ class LeaderLink:
         self._inbox_name = ""
         self._reports_name = ""
         self._window = AckWindow()
+        self._acking = asyncio.Lock()
         self._closing = False
         self.lost = asyncio.Event()
         self.lost_reason = ""
@@ -308,13 +309,13 @@ class LeaderLink:
 
     async def ack_reports(self, tags: tuple[int, ...]) -> None:
         """Acknowledge deliveries of the report queue."""
-        with contextlib.suppress(
-            OSError, aiormq.exceptions.AMQPError
-        ):  # a lost link redelivers them to the next leader
-            for tag, multiple in self._window.done(tags):
-                failpoints.passing("report-ack")
-                await self._need(self._reports).basic_ack(tag, multiple, wait=False)
-                failpoints.passing("report-acked")
+        # One call at a time: a frame for many must not overtake those for single deliveries that another call has to send.
+        async with self._acking:
+            with contextlib.suppress(OSError, aiormq.exceptions.AMQPError):  # a lost link redelivers to the next leader
+                for tag, multiple in self._window.done(tags):
+                    failpoints.passing("report-ack")
+                    await self._need(self._reports).basic_ack(tag, multiple, wait=False)
+                    failpoints.passing("report-acked")
 
     @staticmethod
     @contextlib.asynccontextmanager
