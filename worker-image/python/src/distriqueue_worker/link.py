@@ -104,6 +104,7 @@ class Wire:
     answers: Channel
     kept: list[AbstractChannel]
     deliveries: Deliveries = field(default_factory=Deliveries)
+    settling: asyncio.Lock = field(default_factory=asyncio.Lock)
     acks: list[int] = field(default_factory=list)
     nacks: list[int] = field(default_factory=list)
     consumers: list[str] = field(default_factory=list)
@@ -446,12 +447,14 @@ class Link:
 
     async def _settle(self, wire: Wire, acks: list[tuple[int, bool]], nacks: list[tuple[int, bool]]) -> None:
         try:
-            failpoints.passing("ticket-ack")
-            for tag, multiple in acks:
-                await wire.tickets.basic_ack(tag, multiple=multiple, wait=False)
-                failpoints.passing("ticket-acked")
-            for tag, multiple in nacks:
-                await wire.tickets.basic_nack(tag, multiple=multiple, requeue=True, wait=False)
+            # In the order in which they were gathered: a frame for many must not overtake one for a single delivery.
+            async with wire.settling:
+                failpoints.passing("ticket-ack")
+                for tag, multiple in acks:
+                    await wire.tickets.basic_ack(tag, multiple=multiple, wait=False)
+                    failpoints.passing("ticket-acked")
+                for tag, multiple in nacks:
+                    await wire.tickets.basic_nack(tag, multiple=multiple, requeue=True, wait=False)
         except Exception as error:  # noqa: BLE001 - the deliveries are in doubt, and a new connection ends that
             self._lose(wire, f"an acknowledgement could not be sent: {error!r}")
 
