@@ -48,19 +48,18 @@ def test_what_a_stopped_handler_reached_is_reported(worker: Steering, reason: st
 def test_of_a_job_that_is_over_nothing_is_reported(worker: Steering, reason: str, result: Result | None) -> None:
     grant = worker.run()
     worker.stop(grant, reason)
-    assert worker.said(Stop) == [Stop(grant, reason, at_once=True)]
+    assert worker.said(Stop) == [Stop(grant, reason, at_once=reason is StopReason.OVER)]
     worker.end(grant, result)
     worker.after(0.5)
     assert worker.published() == []
     assert worker.heartbeats()[-1].grants == ()
 
 
-def test_a_deletion_hurries_a_handler_that_was_asked(worker: Steering) -> None:
+def test_what_comes_first_does_not_decide(worker: Steering) -> None:
     grant = worker.run()
-    worker.stop(grant, StopReason.CANCELLED)
-    worker.stop(grant, StopReason.DELETED)
-    worker.stop(grant, StopReason.CANCELLED)
-    assert [(stop.reason, stop.at_once) for stop in worker.said(Stop)] == [("Cancelled", False), ("Deleted", True)]
+    for reason in (StopReason.CANCELLED, StopReason.DELETED, StopReason.CANCELLED, StopReason.OVER):
+        worker.stop(grant, reason)
+    assert [(stop.reason, stop.at_once) for stop in worker.said(Stop)] == [("Cancelled", False), ("Over", True)]
     worker.end(grant, DONE)
     assert worker.published() == []
 

@@ -79,6 +79,8 @@ EARLY_ORDERS: Final = 1024
 """So many stop orders for grants that are not here are remembered, in case their answers are still under way."""
 _NOT_REPORTED: Final = frozenset({StopReason.OVER, StopReason.DELETED})
 _OWN: Final = frozenset({OwnStop.LEASE_LOST, OwnStop.SHUTDOWN})
+_AT_ONCE: Final = _OWN | {StopReason.OVER}
+"""Another worker has the job, or gets it in a moment: no time to do anything about it."""
 
 
 @dataclass(slots=True)
@@ -388,7 +390,7 @@ class Custody:
     def _stop(self, grant: GrantId, reason: str) -> None:
         running = self.running[grant]
         before, running.stopping = running.stopping, _stronger(running.stopping, reason)
-        hurry = _at_once(reason) and not (before and _at_once(before))
+        hurry = reason in _AT_ONCE and before not in _AT_ONCE
         if before is None or hurry:
             self._emit(Stop(grant, reason, at_once=hurry))
 
@@ -492,11 +494,6 @@ class Custody:
 
     def _notice(self, event: Notice, **fields: object) -> None:
         self._emit(Noticed(event, fields))
-
-
-def _at_once(reason: str) -> bool:
-    """Whether a handler that is stopped for it gets no time to do anything about it."""
-    return reason in _NOT_REPORTED or reason in _OWN
 
 
 def _stronger(before: str | None, reason: str) -> str:
