@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from distriqueue.api.phases import FINAL_JOB_PHASES
-from distriqueue.kube.client import KubeClient
+from distriqueue.kube.client import MERGE_PATCH, KubeClient
 from distriqueue.kube.errors import KubeError, NotFound
 from distriqueue.kube.resources import JOBS, WORKERS
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -72,6 +72,21 @@ class Jobs:
     async def get(self, name: str) -> Job:
         """Read a job."""
         return await self.client.request("GET", JOBS.path(self.namespace, name))
+
+    async def patch(self, name: str, **spec: Any) -> Job:
+        """Change the spec of a job, as `kubectl patch --type=merge` does."""
+        path = JOBS.path(self.namespace, name)
+        return await self.client.request("PATCH", path, body={"spec": spec}, content_type=MERGE_PATCH)
+
+    async def patch_all(self, names: Iterable[str], **spec: Any) -> None:
+        """Change the specs of many jobs, some at a time."""
+        gate = asyncio.Semaphore(CREATES_AT_A_TIME)
+
+        async def one(name: str) -> None:
+            async with gate:
+                await self.patch(name, **spec)
+
+        await asyncio.gather(*(one(name) for name in names))
 
     async def delete(self, name: str) -> None:
         """Delete a job."""

@@ -124,6 +124,20 @@ def memory(payload: dict[str, Any], context: TaskContext) -> None:
             hoard.append(bytearray(MEMORY_STEP_BYTES))
 
 
+@task("count")
+async def count(payload: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+    """Count to `to` from the last checkpoint, and fail at `fail_at` unless an earlier attempt has come that far."""
+    begun_at = context.last_checkpoint or 0
+    with _recorded(context):
+        for number in range(begun_at + 1, payload["to"] + 1):
+            context.progress(100 * number // payload["to"], f"at {number}")
+            context.checkpoint(number)
+            if number == payload.get("fail_at") and begun_at < number:
+                raise ValueError(f"stopped at {number}")
+            await asyncio.sleep(payload.get("seconds", 0))
+        return {"begun_at": begun_at}
+
+
 @task("hold")
 async def hold(payload: dict[str, Any], context: TaskContext) -> str:
     """Run until the file `until` exists, beside the records."""
