@@ -6,6 +6,7 @@ way.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -225,7 +226,7 @@ class Program:
             self._metrics.feed_age.set(self._feed.last_event_age)
         self._metrics.broker_blocked.set(self._term is not None and self._term.blocked)
         if self._term is not None and self._term.leader is not None:
-            self._metrics.sample(self._term.leader)
+            self._metrics.sample(self._term.leader, mono=time.monotonic())
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

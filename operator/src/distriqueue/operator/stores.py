@@ -5,7 +5,7 @@ nobody reads is left out (managedFields, annotations), so 20,000 waiting jobs st
 keeps what their deletion needs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
 
 from distriqueue.api.raw import RawJob
@@ -31,6 +31,11 @@ class JobStore:
         self._jobs: dict[str, RawJob] = {}
         self._finished: dict[str, Finished] = {}
         self.listener: JobListener | None = None
+
+    @property
+    def shown(self) -> Mapping[str, RawJob]:
+        """The jobs that are not over, by uid; not to be changed, and as they are at the time of looking."""
+        return self._jobs
 
     def __len__(self) -> int:
         """How many jobs are not over."""

@@ -205,6 +205,7 @@ class Term:
                 lease_created=self._leadership.created,
                 now=now(),
             )
+            leader.auditor.shown = self._store.shown
             self._store.listener = self
             for uid in ended_pods():
                 leader.on_pod_ended(uid, now())

@@ -202,8 +202,14 @@ class OperatorMetrics:
         self._workers.clear()
         self._audit_age.set(0)
 
-    def sample(self, leader: Leader) -> None:
-        """Read the gauges off the leader's books."""
+    def sample(self, leader: Leader, *, mono: float) -> None:
+        """Read the gauges off the leader's books.
+
+        Args:
+            leader: The term that is led.
+            mono: The moment, by the monotonic clock.
+        """
+        self._audit_age.set(max(0.0, mono - leader.auditor.audited_at))
         self._in_progress.set(leader.held)
         self._retrying.set(leader.backlog.retrying)
         for (pool, priority), waiting, out in leader.backlog.lanes():
