@@ -127,7 +127,7 @@ def memory(payload: dict[str, Any], context: TaskContext) -> None:
 @task("count")
 async def count(payload: dict[str, Any], context: TaskContext) -> dict[str, Any]:
     """Count to `to` from the last checkpoint, and fail at `fail_at` unless an earlier attempt has come that far."""
-    begun_at = context.last_checkpoint or 0
+    begun_at = context.last_checkpoint if isinstance(context.last_checkpoint, int) else 0
     with _recorded(context):
         for number in range(begun_at + 1, payload["to"] + 1):
             context.progress(100 * number // payload["to"], f"at {number}")
