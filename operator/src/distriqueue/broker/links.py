@@ -309,7 +309,7 @@ class LeaderLink:
 
     async def ack_reports(self, tags: tuple[int, ...]) -> None:
         """Acknowledge deliveries of the report queue."""
-        # One call at a time: a frame for many must not overtake those for single deliveries that another call has to send.
+        # One call at a time: a frame for many must not overtake those for single deliveries of another call.
         async with self._acking:
             with contextlib.suppress(OSError, aiormq.exceptions.AMQPError):  # a lost link redelivers to the next leader
                 for tag, multiple in self._window.done(tags):
