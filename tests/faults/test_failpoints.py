@@ -12,7 +12,7 @@ from tests.faults.drills import QUICK, Drill, Trial
 from tests.support.waiting import until
 
 FAMILY = "Failpoints"
-COUNT = 60 if QUICK else 150
+COUNT = 60 if QUICK else 100
 OPERATOR = {
     "inbox-bound": "inbox bound, roll not called",
     "workers-listed": "roll called, jobs not read",
@@ -70,6 +70,12 @@ def armed(place: str) -> str:
     return f"{place}:{TIMES.get(place, 1)}"
 
 
+async def under_way(drill: Drill) -> None:
+    """Make jobs, and wait until some are done."""
+    await drill.create(COUNT, prefix="first")
+    await until(lambda: drill.returned() >= COUNT // 8, pause=0.1, otherwise=drill.stage.last_words)
+
+
 @pytest.mark.parametrize("place", OPERATOR)
 async def test_leader_dies(run: Run, place: str) -> None:
     async def inject(drill: Drill) -> None:
@@ -77,8 +83,13 @@ async def test_leader_dies(run: Run, place: str) -> None:
         drill.retire(standby)
         await asyncio.to_thread(standby.stop)
         armed_one = await drill.operator("armed", FAILPOINT=armed(place))
+        await under_way(drill)
         await drill.kill(leader)
+        more = asyncio.create_task(drill.create(COUNT, prefix="more"))
+        await drill.worker("late")  # so there is a worker to write, too
         await until(lambda: not armed_one.process.alive(), otherwise=lambda: place)
+        drill.fault_ended()
+        await more
 
     trial = Trial(
         name=f"failpoint-leader-{place}",
@@ -86,7 +97,7 @@ async def test_leader_dies(run: Run, place: str) -> None:
         fault=f"leader dies: {OPERATOR[place]}",
         promise="the next leader finds out by custody what was done; no attempt is repeated",
         once=True,
-        jobs=COUNT,
+        jobs=0,
     )
     await run(trial, inject)
 
@@ -95,8 +106,11 @@ async def test_leader_dies(run: Run, place: str) -> None:
 async def test_worker_dies(run: Run, place: str) -> None:
     async def inject(drill: Drill) -> None:
         armed_one = await drill.worker("armed", FAILPOINT=armed(place))
-        await drill.create(COUNT, prefix="more")
-        await until(lambda: not armed_one.process.alive() or drill.restarts, otherwise=lambda: place)
+        await under_way(drill)
+        more = asyncio.create_task(drill.create(COUNT, prefix="more"))
+        await until(lambda: not armed_one.process.alive(), otherwise=lambda: place)
+        drill.fault_ended()
+        await more
 
     trial = Trial(
         name=f"failpoint-worker-{place}",
@@ -104,6 +118,6 @@ async def test_worker_dies(run: Run, place: str) -> None:
         fault=f"worker dies: {WORKER[place]}",
         promise="what it held is run again once its loss is proven; a success that the broker has confirmed is not",
         why="its process was dead, and proven lost before its report was confirmed",
-        jobs=COUNT,
+        jobs=0,
     )
     await run(trial, inject)
