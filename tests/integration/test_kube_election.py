@@ -16,7 +16,7 @@ import pytest
 from distriqueue.kube.client import KubeClient
 from distriqueue.kube.election import Durations, Elector, Leadership
 from distriqueue.kube.errors import Conflict
-from distriqueue.kube.leases import OFFSET_ANNOTATION, boot_clock, wall_clock
+from distriqueue.kube.leases import OFFSET_ANNOTATION, TAKEOVER_ANNOTATION, boot_clock, wall_clock
 from distriqueue.kube.resources import LEASES
 from localcluster.control_plane import ControlPlane
 from tests.integration.kube_plane import client_fixture, namespace_fixture, plane_fixture, until
@@ -139,6 +139,7 @@ async def test_a_release_hands_over_and_counts_the_transition(
     leadership = await first.acquire()
     async with standing_by(second) as other:
         await until(lambda: second.holder == "a")
+        leadership.takeover_ended()
         assert await leadership.release()
         assert not leadership.valid()
         assert leadership.lost.is_set()
@@ -238,6 +239,7 @@ async def test_the_epoch_is_above_the_minimum_and_stays_so(
     first, second = electors
     leadership = await first.acquire(minimum_epoch=10**9)
     assert leadership.epoch > 10**9
+    leadership.takeover_ended()
     await leadership.release()
     offset = int((await lease(client, namespace))["metadata"]["annotations"][OFFSET_ANNOTATION])
     assert offset > 0
@@ -291,6 +293,30 @@ async def test_a_lease_that_nobody_ever_held_tells_no_more_than_a_missing_one(
     async with await electors[0].acquire() as leadership:
         assert leadership.created
         assert leadership.transitions == 1
+
+
+async def test_a_lease_counts_as_created_until_a_takeover_under_it_has_ended(
+    electors: tuple[Elector, Elector], client: KubeClient, namespace: str
+) -> None:
+    first, second = electors
+    for elector in (first, second, first):  # leaders that go before the end of their takeover
+        async with await elector.acquire() as leadership:
+            assert leadership.created
+            await renewed(leadership)
+    async with await second.acquire() as leadership:
+        leadership.takeover_ended()
+        await renewed(leadership)
+    proven = await lease(client, namespace)
+    assert proven["metadata"]["annotations"] == {TAKEOVER_ANNOTATION: proven["metadata"]["uid"]}
+    async with await first.acquire() as leadership:
+        assert not leadership.created
+    await delete_lease(client, namespace)
+    # Put back from a backup, annotations and all: another object.
+    metadata = {"name": NAME, "annotations": proven["metadata"]["annotations"]}
+    body = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": proven["spec"]}
+    await client.request("POST", LEASES.collection(namespace), body=body)
+    async with await second.acquire() as leadership:
+        assert leadership.created
 
 
 async def test_a_foreign_holder_ends_the_leadership(

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from distriqueue.kube.resources import LEASES
-from distriqueue_protocol.names import HEARTBEAT_SECONDS, WORKER_FENCE_SECONDS
+from distriqueue.kube.client import KubeClient
+from distriqueue.kube.resources import LEASES, WORKERS
+from distriqueue_protocol.names import HEARTBEAT_SECONDS, WORKER_FENCE_SECONDS, WORKER_LOST_SECONDS
 from localcluster.programs import Program
 from tests.support.jobs import Jobs, phase
 from tests.support.records import Record
@@ -175,6 +176,76 @@ async def test_the_next_leader_waits_for_a_worker_that_is_frozen(stage: Stage, j
     else:  # a machine so busy that its lease was over: its attempts are lost, and nothing else is
         assert outcomes in (["Lost", "Succeeded", "Lost", "Succeeded"], ["Succeeded", "Succeeded"])
 
+
+BRISK = {"LEASE_DURATION_SECONDS": "3", "LEASE_RENEW_DEADLINE_SECONDS": "2", "LEASE_RETRY_SECONDS": "0.5"}
+"""For tests that kill a leader and act before a worker's own lease is over."""
+
+
+async def test_a_worker_whose_resource_was_deleted_while_nobody_led_is_waited_for(
+    stages: Stages, kube: KubeClient
+) -> None:
+    """A standby sees the deletion; without its memory of it, what a silent worker holds would run a second time."""
+    with stages.open(**BRISK) as stage:
+        stage.start(operators=2, workers=0)
+        jobs = Jobs(kube, stage.namespace)
+        await until(lambda: stage.leader() is not None)
+        leader = stage.leader()
+        assert leader is not None
+        standby = other(stage, leader)
+        worker = await asyncio.to_thread(stage.worker, "silent", concurrency=1)
+        await jobs.create("held", type="hold", payload={"until": "held"})
+        await jobs.until("held", lambda job: phase(job) == "Running")
+        frozen_at = time.monotonic()
+        worker.freeze()
+        try:
+            leader.freeze()  # rather than killed: it is gone at once
+            await kube.request("DELETE", WORKERS.path(stage.namespace, "silent"))
+            await until(lambda: standby.metric("distriqueue_leader") == 1)
+            leader.kill()
+            await asyncio.to_thread(stage.worker, "beside", concurrency=1)
+        finally:
+            worker.thaw()
+            frozen_for = time.monotonic() - frozen_at
+        stage.records.release("held")
+        ended = await jobs.ended("held")
+        assert phase(ended) == "Succeeded"
+        if frozen_for < WORKER_FENCE_SECONDS - HEARTBEAT_SECONDS:
+            assert stage.records.starts_by_job(prefix="held") == {"held": 1}
+            assert await jobs.worker("silent"), "its resource is written again"
+
+
+async def test_whoever_had_to_create_the_lease_waits_for_the_leader_that_it_cannot_know(
+    stages: Stages, kube: KubeClient
+) -> None:
+    with stages.open() as stage:
+        stage.start(operators=2, workers=0)
+        jobs = Jobs(kube, stage.namespace)
+        await until(lambda: stage.leader() is not None)
+        leader = stage.leader()
+        assert leader is not None
+        await until(lambda: leader.metric("distriqueue_takeover_seconds") > 0)
+        epoch = leader.metric("distriqueue_leader_epoch")
+        await jobs.create("waits")
+        await until(lambda: sample(leader, "distriqueue_tickets_out") > 0)
+        await kube.request("DELETE", LEASES.path(stage.namespace, "distriqueue-shard-0"))
+
+        def successor() -> Program | None:
+            ready = (one for one in stage.operators if one.metric("distriqueue_leader_epoch") > epoch)
+            return next((one for one in ready if one.metric("distriqueue_leader") == 1), None)
+
+        await until(lambda: successor() is not None)
+        found = successor()
+        assert found is not None
+        before = found.metric("distriqueue_takeover_seconds") if found is leader else 0
+        await until(lambda: found.metric("distriqueue_takeover_seconds") > before)
+        # Its own lease, in which nobody else may lead; and then the time that workers have to speak.
+        assert found.metric("distriqueue_takeover_seconds") >= LEASE_SECONDS + WORKER_LOST_SECONDS
+        await asyncio.to_thread(stage.worker, "worker")
+        assert phase(await jobs.ended("waits")) == "Succeeded"
+
+
+LEASE_SECONDS = 6
+"""The default."""
 
 ENDS = ("LeaseLost", "BrokerLost", "SteppedDown")
 """Whichever a woken leader notices first."""

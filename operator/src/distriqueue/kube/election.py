@@ -141,8 +141,8 @@ class Elector:
             sent_at = self._candidate.clock()
             taken = await self._lease.replace(taken.raised(taken.offset + floor - taken.epoch))
         self._highest_epoch = taken.epoch
-        unheld = record is None or not record.spec.get("acquireTime")
-        leadership = Leadership(self._lease, self._candidate, taken, sent_at=sent_at, created=unheld)
+        unproven = record is None or not record.proven
+        leadership = Leadership(self._lease, self._candidate, taken, sent_at=sent_at, created=unproven)
         if not leadership.valid():
             return None
         _LOG.info("Lease %s: %s leads with epoch %d", self._lease.name, self.identity, taken.epoch)
@@ -174,8 +174,9 @@ class Leadership:
 
     Attributes:
         epoch: Above the epoch of every earlier leadership.
-        created: The Lease did not exist, or nobody ever held this object (the chart makes an empty one): nobody can
-            tell how long ago another one led.
+        created: The Lease did not exist, or no takeover under this object has come to its end (see
+            `takeover_ended`): nobody can tell how long ago another one led, or whom it knew. It stays so over leaders
+            that go before the end of theirs.
         transitions: How often the Lease had changed hands, this time included.
         lost: Set when this leadership is over, for whatever reason. `valid` decides before an action; this is to be
             awaited.
@@ -191,6 +192,7 @@ class Leadership:
         self._lease = lease
         self._candidate = candidate
         self._record = record
+        self._proven = False
         self._valid_until = 0.0
         self._renew_until = 0.0
         self._stopping = asyncio.Event()
@@ -216,6 +218,15 @@ class Leadership:
         self._end("not renewed in time")
         return False
 
+    @property
+    def duration(self) -> int:
+        """For how many seconds a holder may count on the Lease."""
+        return self._candidate.durations.lease
+
+    def takeover_ended(self) -> None:
+        """Let the Lease say, from its next renewal on, that a takeover under it has come to its end."""
+        self._proven = True
+
     def remaining(self) -> float:
         """Return for how many seconds `valid` stays True even if no renewal succeeds from now on."""
         return 0.0 if self.lost.is_set() else max(0.0, self._valid_until - self._candidate.clock())
@@ -239,7 +250,7 @@ class Leadership:
             async with asyncio.timeout(_RELEASE_SECONDS):
                 for _ in range(_RELEASE_TRIES):
                     try:
-                        await self._lease.replace(self._record.released(self._candidate))
+                        await self._lease.replace(self._record.released(self._candidate, proven=self._proven))
                     except Conflict:
                         if not await self._still_ours():
                             return False
@@ -275,7 +286,7 @@ class Leadership:
         for _ in range(2):
             sent_at = self._candidate.clock()
             try:
-                self._record = await self._lease.replace(self._record.renewed(self._candidate))
+                self._record = await self._lease.replace(self._record.renewed(self._candidate, proven=self._proven))
             except NotFound:
                 self._end("the Lease was deleted")
             except Conflict:

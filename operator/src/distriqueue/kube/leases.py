@@ -27,6 +27,11 @@ OFFSET_ANNOTATION: Final = "distriqueue.io/epoch-offset"
 """Annotation of the Lease: what is added to its resourceVersion to make an epoch. Raised when resources know a higher
 epoch than this etcd has versions (it was restored from a backup, or the resources come from another cluster)."""
 
+TAKEOVER_ANNOTATION: Final = "distriqueue.io/takeover-uid"
+"""Annotation of the Lease: its own uid, once a takeover under it has come to its end. From then on the workers'
+resources are known to be those of its leaders. A Lease without it, or with the uid of another (a copy, a restored
+backup), proves no more than one that is missing; the chart makes an empty one."""
+
 _BOOT_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -96,6 +101,7 @@ class LeaseRecord:
         duration: For how many seconds the holder may count on it; 0 when it does not say.
         transitions: How often it went from one holder to another.
         offset: What makes an epoch of its version.
+        proven: A takeover under this very object has come to its end.
         raw: The object itself.
     """
 
@@ -105,6 +111,7 @@ class LeaseRecord:
     duration: int
     transitions: int
     offset: int
+    proven: bool
     raw: dict[str, Any]
 
     @classmethod
@@ -112,13 +119,15 @@ class LeaseRecord:
         """Read a Lease that the API server sent."""
         metadata = raw["metadata"]
         spec = raw.get("spec") or {}
+        annotations = metadata.get("annotations") or {}
         return cls(
             version=int(metadata["resourceVersion"]),
             uid=metadata["uid"],
             holder=spec.get("holderIdentity") or "",
             duration=spec.get("leaseDurationSeconds") or 0,
             transitions=spec.get("leaseTransitions") or 0,
-            offset=_offset(metadata.get("annotations") or {}),
+            offset=_offset(annotations),
+            proven=annotations.get(TAKEOVER_ANNOTATION) == metadata["uid"],
             raw=raw,
         )
 
@@ -138,24 +147,26 @@ class LeaseRecord:
             **_holding(candidate), leaseTransitions=self.transitions + (self.holder != candidate.identity)
         )
 
-    def renewed(self, candidate: Candidate) -> dict[str, Any]:
-        """Return the object with which its holder renews it."""
-        return self._next(renewTime=_micro_time(candidate.wall()))
+    def renewed(self, candidate: Candidate, *, proven: bool = False) -> dict[str, Any]:
+        """Return the object with which its holder renews it; `proven` when its takeover has come to its end."""
+        return self._next(self._proof(proven=proven), renewTime=_micro_time(candidate.wall()))
 
-    def released(self, candidate: Candidate) -> dict[str, Any]:
+    def released(self, candidate: Candidate, *, proven: bool = False) -> dict[str, Any]:
         """Return the object with which its holder gives it up."""
-        return self._next(holderIdentity="", renewTime=_micro_time(candidate.wall()))
+        return self._next(self._proof(proven=proven), holderIdentity="", renewTime=_micro_time(candidate.wall()))
 
     def raised(self, offset: int) -> dict[str, Any]:
         """Return the object with another offset."""
-        changed = self._next()
-        annotations = changed["metadata"].get("annotations") or {}
-        changed["metadata"]["annotations"] = {**annotations, OFFSET_ANNOTATION: str(offset)}
-        return changed
+        return self._next({OFFSET_ANNOTATION: str(offset)})
 
-    def _next(self, **spec: Any) -> dict[str, Any]:
+    def _proof(self, *, proven: bool) -> dict[str, str]:
+        return {TAKEOVER_ANNOTATION: self.uid} if proven else {}
+
+    def _next(self, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
         changed = copy.deepcopy(self.raw)
         changed["spec"] = {**(changed.get("spec") or {}), **spec}
+        if annotations:
+            changed["metadata"]["annotations"] = {**(changed["metadata"].get("annotations") or {}), **annotations}
         return changed
 
 

@@ -12,12 +12,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import kopf
 
 from distriqueue.api import names
+from distriqueue.api.raw import RawWorker
 from distriqueue.core.pods import containers_ended
 from distriqueue.kube.credentials import Credentials
 
@@ -52,10 +53,12 @@ class WorkerSeen:
     Attributes:
         name: Its name.
         deleted: It is gone.
+        resource: As it was last; two sights are the same without it.
     """
 
     name: str
     deleted: bool
+    resource: RawWorker | None = field(default=None, compare=False)
 
 
 Deliver = Callable[[PodSeen | WorkerSeen], None]
@@ -130,8 +133,9 @@ class Observer:
             self._hand_over(PodSeen(metadata["uid"], metadata["name"], containers_ended(body)))
 
         @kopf.on.event(names.GROUP, names.VERSION, names.WORKER_PLURAL, registry=registry)
-        async def worker(name: str, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name for it
-            self._hand_over(WorkerSeen(name, type == "DELETED"))
+        async def worker(name: str, type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's name
+            resource = cast("RawWorker", {"metadata": {"name": name}, "status": dict(body.status)})
+            self._hand_over(WorkerSeen(name, type == "DELETED", resource))
 
         return registry
 

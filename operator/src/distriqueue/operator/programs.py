@@ -15,6 +15,8 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from distriqueue.api.phases import WorkerPhase
+from distriqueue.api.raw import RawWorker
 from distriqueue.broker.errors import BrokerUnreachableError
 from distriqueue.broker.links import LeaderLink
 from distriqueue.core.commands import EmitEvent
@@ -39,6 +41,8 @@ _LOG: Final = structlog.get_logger(__name__)
 RECONNECT_SECONDS: Final = (0.2, 5.0)
 ENDED_PODS: Final = 2000
 """Pods that are remembered as ended, for a takeover that comes after their end."""
+DELETED_WORKERS: Final = 2000
+"""DistributedWorkers that are remembered as deleted by somebody, for a takeover that comes after it."""
 
 
 class Program:
@@ -58,6 +62,7 @@ class Program:
         self._emit: Callable[[EmitEvent], None] = lambda _: None
         self._connected = False
         self._ended_pods: OrderedDict[str, None] = OrderedDict()
+        self._deleted_workers: OrderedDict[str, RawWorker] = OrderedDict()
         self._minimum_epoch = 0
         self.server = StatusServer(self._registry, ready=self._ready, sample=self._sample)
 
@@ -189,7 +194,12 @@ class Program:
         )
         end = TermEnd("Crashed", "the term raised")
         try:
-            end = await self._term.run(resync=feed.resync, stop=self._stop, ended_pods=lambda: list(self._ended_pods))
+            end = await self._term.run(
+                resync=feed.resync,
+                stop=self._stop,
+                ended_pods=lambda: list(self._ended_pods),
+                deleted_workers=lambda: list(self._deleted_workers.values()),
+            )
         finally:
             self._term = None
             self._minimum_epoch = max(self._minimum_epoch, end.minimum_epoch)
@@ -213,7 +223,16 @@ class Program:
                 self._ended_pods.popitem(last=False)
             if self._term is not None:
                 self._term.pod_ended(seen.uid)
-        elif seen.deleted and self._term is not None:
+            return
+        self._deleted_workers.pop(seen.name, None)
+        if not seen.deleted or seen.resource is None:
+            return
+        if seen.resource.get("status", {}).get("phase") != WorkerPhase.OFFLINE:
+            # It may run something, and the next leader finds its resource in no list.
+            self._deleted_workers[seen.name] = seen.resource
+            while len(self._deleted_workers) > DELETED_WORKERS:
+                self._deleted_workers.popitem(last=False)
+        if self._term is not None:
             self._term.worker_vanished(seen.name)
 
     def _ready(self) -> dict[str, bool]:

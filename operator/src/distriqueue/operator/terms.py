@@ -147,6 +147,7 @@ class Term:
         *,
         resync: Callable[[], Coroutine[Any, Any, None]],
         ended_pods: Callable[[], list[str]],
+        deleted_workers: Callable[[], list[RawWorker]],
         stop: asyncio.Event,
     ) -> TermEnd:
         """Take over, lead, and return why it ended.
@@ -154,13 +155,15 @@ class Term:
         Args:
             resync: Brings the store up to this moment.
             ended_pods: The uids of the pods that were seen to end; later ones come through `pod_ended`.
+            deleted_workers: The DistributedWorkers that somebody deleted while they were not Offline; later ones come
+                through `worker_vanished`.
             stop: Set when the program is to end.
         """
         watchers = [
             asyncio.create_task(self._end_when(stop, "Stopped", lambda: "the program ends")),
             asyncio.create_task(self._end_when(self._leadership.lost, "LeaseLost", lambda: "the Lease is lost")),
             asyncio.create_task(self._end_when(self._link.lost, "BrokerLost", lambda: self._link.lost_reason)),
-            asyncio.create_task(self._lead(resync, ended_pods)),
+            asyncio.create_task(self._lead(resync, ended_pods, deleted_workers)),
         ]
         try:
             end = await asyncio.shield(self._ended)
@@ -180,8 +183,15 @@ class Term:
         if not self._ended.done():
             self._ended.set_result(end)
 
-    async def _lead(self, resync: Callable[[], Coroutine[Any, Any, None]], ended_pods: Callable[[], list[str]]) -> None:
+    async def _lead(
+        self,
+        resync: Callable[[], Coroutine[Any, Any, None]],
+        ended_pods: Callable[[], list[str]],
+        deleted_workers: Callable[[], list[RawWorker]],
+    ) -> None:
         try:
+            if self._leadership.created:
+                await self._outwait_unknown_leader(resync)
             await self._link.bind_inbox(self._leadership.epoch)
             failpoints.passing("inbox-bound")
             # Workers answer while the resources are read; what they say waits in the inbox.
@@ -198,15 +208,19 @@ class Term:
                 settings=self._settings,
             )
             self._leader = leader
+            listed = {worker["metadata"]["name"] for worker in workers}
+            missed = [worker for worker in deleted_workers() if worker["metadata"]["name"] not in listed]
             leader.begin(
                 jobs=self._store.jobs(),
                 finished=self._store.finished(),
-                workers=cast("list[RawWorker]", workers),
+                workers=cast("list[RawWorker]", workers) + missed,
                 lease_created=self._leadership.created,
                 now=now(),
             )
             leader.auditor.shown = self._store.shown
             self._store.listener = self
+            for worker in missed:
+                leader.on_worker_vanished(worker["metadata"]["name"], now())
             for uid in ended_pods():
                 leader.on_pod_ended(uid, now())
             self._drain()
@@ -220,6 +234,7 @@ class Term:
                     leading = True
                     took = time.monotonic() - self._began_at
                     failpoints.passing("takeover-done")
+                    self._leadership.takeover_ended()
                     self._metrics.took_over(took)
                     self._log.info("takeover done", seconds=round(took, 3), jobs=len(self._store))
                 await asyncio.sleep(TICK_SECONDS)
@@ -231,6 +246,17 @@ class Term:
         except Exception as error:  # noqa: BLE001 - whatever it is, the term ends and the Lease is released
             self._log.exception("the leader crashed")
             self._end(TermEnd("Crashed", f"{type(error).__name__}: {error}"))
+
+    async def _outwait_unknown_leader(self, resync: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Wait until whoever led by a Lease that is gone must have noticed, if there is anything that it may grant.
+
+        No jobs and no workers mean that nothing was ever granted, as after an install.
+        """
+        workers = await self._workers.list()
+        await resync()
+        if workers or len(self._store):
+            self._log.warning("the Lease is new: waiting for one lease duration", seconds=self._leadership.duration)
+            await asyncio.sleep(self._leadership.duration)
 
     async def _come_to_rest(self) -> None:
         """Nothing new is begun; what is under way gets a moment to end, so that the next leader finds it done."""
