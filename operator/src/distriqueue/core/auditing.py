@@ -107,7 +107,7 @@ class Auditor:
                 if not self._waits_as_it_should(job, places) and books.jobs.get(job.uid) is job:
                     self._look_at(job, places)
             yield
-        for sessions in _slices(list(books.roster.sessions.values()), size // 4):
+        for sessions in _slices(list(books.roster.sessions.values()), 1 + size // 4):
             for session in sessions:
                 self._look_at_session(session)
             yield
@@ -183,6 +183,7 @@ class Auditor:
         books, stage = self._books, job.stage
         if job.halted and stage is not Stage.HALTED:
             books.place(job, self._now)
+            self._writing.advance(job, self._now)
             self._repaired(Finding.WISH_IGNORED, job, "it waited for its turn although its spec says otherwise: halted")
         elif stage is Stage.TICKETED:
             if job.ticket <= places.last_ticket and job.ticket not in places.tickets:
