@@ -36,6 +36,7 @@ DONE_BEFORE: Final = 0.15
 """So much of the jobs is done when the fault comes."""
 LONG_EVERY: Final = 12
 LONG_SECONDS: Final = 6.0
+LEASE_SECONDS: Final = 18.0
 SHORT_SECONDS: Final = 0.2
 SUPERVISION_SECONDS: Final = 0.25
 CREATES_AT_A_TIME: Final = 16
@@ -50,10 +51,26 @@ def results() -> Path:
     return cache_directory() / ("faults-quick" if QUICK else "faults")
 
 
-def mixed(number: int) -> Spec:
-    """Most jobs are short; some run on through the fault."""
-    seconds = LONG_SECONDS if number % LONG_EVERY == 0 else SHORT_SECONDS
-    return {"type": "record.slow", "payload": {"seconds": seconds}, "priority": ("High", "Medium", "Low")[number % 3]}
+def kinds(*types: str, seconds: float) -> Callable[[int], Spec]:
+    """Make specs: most jobs are short; every twelfth takes so many seconds, and is of these types in turn.
+
+    Priorities are mixed among both, so that some of each are in flight at any time.
+    """
+
+    def spec(number: int) -> Spec:
+        turn, rest = divmod(number, LONG_EVERY)
+        priority = ("High", "Medium", "Low")[number // 5 % 3]
+        if rest:
+            return {"type": "record.slow", "payload": {"seconds": SHORT_SECONDS}, "priority": priority}
+        return {"type": types[turn % len(types)], "payload": {"seconds": seconds}, "priority": priority}
+
+    return spec
+
+
+mixed: Final = kinds("record.slow", seconds=LONG_SECONDS)
+"""What most trials run."""
+stopped: Final = kinds("record.slow", "record.process", seconds=LEASE_SECONDS)
+"""Handlers that run for longer than a worker's lease, so that one that loses it has to stop them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +178,7 @@ class Drill:
     # --- programs ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start what the trial asks for, side by side."""
+        """Start what the trial asks for; the jobs are there before the workers, so that the load is a load."""
         trial = self.trial
         if trial.extra_namespace:
             await asyncio.to_thread(make_namespace, self.stage.plane.kubeconfig, self.extra)
@@ -174,11 +191,10 @@ class Drill:
                     broker=await self._closing.enter_async_context(Relay.to(self.stage.broker.url)),
                     server=await self._closing.enter_async_context(Relay.to(self.stage.plane.server)),
                 )
-        await asyncio.gather(
-            *(self.operator(f"operator-{number}") for number in range(trial.operators)),
-            *(self.worker(f"worker-{number}") for number in range(trial.workers)),
-        )
+        await asyncio.gather(*(self.operator(f"operator-{number}") for number in range(trial.operators)))
         await self.leader()
+        await self.create(trial.jobs)
+        await asyncio.gather(*(self.worker(f"worker-{number}") for number in range(trial.workers)))
 
     async def close(self) -> None:
         """Close the relays."""
@@ -409,7 +425,6 @@ async def drill(stages: Stages, trial: Trial, inject: Inject, *, check_more: Inj
             try:
                 await run.start()
                 if trial.jobs:
-                    await run.create(trial.jobs)
                     await run.under_way()
                 await inject(run)
                 row = await run.conclude()

@@ -7,7 +7,8 @@ import pytest
 from distriqueue_protocol import names
 from distriqueue_protocol.names import Priority
 from tests.faults.conftest import Run
-from tests.faults.drills import QUICK, Drill, Trial
+from tests.faults.drills import QUICK, Drill, Trial, stopped
+from tests.support.brokers import lose_queues
 
 FAMILY = "RabbitMQ"
 FENCED = "its worker had no confirmed heartbeat for 12 s and stopped it, or its report was lost with the broker's data"
@@ -84,6 +85,7 @@ async def test_broker_away(run: Run) -> None:
         fault="kill -9, away for 30 s",
         promise="workers stop their handlers by 14 s; nothing runs that nobody has custody of",
         why=FENCED,
+        spec=stopped,
     )
     await run(trial, inject)
 
@@ -149,6 +151,22 @@ async def test_vhost_reset(run: Run) -> None:
     await run(trial, inject)
 
 
+async def test_queues_without_a_leader(run: Run) -> None:
+    async def inject(drill: Drill) -> None:
+        queues = [names.report_queue(), *(names.ticket_queue("default", priority) for priority in Priority)]
+        with drill.silent():
+            await asyncio.to_thread(lose_queues, drill.stage.broker, drill.stage.namespace, queues)
+
+    trial = Trial(
+        name="queues-leaderless",
+        family=FAMILY,
+        fault="kill -9, and the ticket queues and the report queue come back without a leader: they answer nobody",
+        promise="found by confirms and consumers that stay away; replaced, and everything sent again",
+        why=FENCED,
+    )
+    await run(trial, inject)
+
+
 async def test_memory_alarm(run: Run) -> None:
     async def inject(drill: Drill) -> None:
         with drill.silent():
@@ -164,6 +182,7 @@ async def test_memory_alarm(run: Run) -> None:
         fault=f"memory alarm for {ALARM_SECONDS:.0f} s: publishers are blocked",
         promise="workers that cannot be heard stop their handlers by 14 s; all goes on when the alarm is cleared",
         why=FENCED,
+        spec=stopped,
     )
     await run(trial, inject)
 
@@ -183,5 +202,6 @@ async def test_disk_alarm(run: Run) -> None:
         fault=f"disk alarm for {ALARM_SECONDS:.0f} s: publishers are blocked",
         promise="as with memory",
         why=FENCED,
+        spec=stopped,
     )
     await run(trial, inject)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from localcluster.programs import Program
 from tests.faults.conftest import Run
-from tests.faults.drills import Drill, Trial
+from tests.faults.drills import Drill, Trial, stopped
 from tests.support.waiting import until
 
 FAMILY = "Machine"
@@ -69,5 +69,6 @@ async def test_worker_without_descriptors(run: Run) -> None:
         promise="its handlers are stopped by 14 s and run again elsewhere; it comes back by itself",
         why="the worker could not be heard, has stopped it, and is proven lost",
         relays=True,
+        spec=stopped,
     )
     await run(trial, inject)

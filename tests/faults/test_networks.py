@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import Run
-from tests.faults.drills import Drill, Trial
+from tests.faults.drills import Drill, Trial, stopped
 from tests.integration.tcp_relay import Relay
 from tests.support.waiting import until
 
@@ -42,6 +42,7 @@ async def test_worker_and_broker(run: Run, way: str) -> None:
         promise="the worker stops its handlers by 14 s; they are run again after the proof at 15 s",
         why="the worker could not be heard, has stopped it, and is proven lost",
         relays=True,
+        spec=stopped,
     )
     await run(trial, inject)
 

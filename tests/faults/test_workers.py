@@ -1,13 +1,12 @@
 """Workers die and freeze: what they held is run again when its loss is proven, and not before."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from distriqueue_protocol.names import WORKER_LOST_SECONDS
 from tests.faults.conftest import Run
-from tests.faults.drills import LONG_EVERY, Drill, Spec, Trial, mixed
+from tests.faults.drills import Drill, Trial, kinds
 from tests.support.waiting import until
 
 FAMILY = "Worker"
@@ -15,18 +14,6 @@ LOST_WITH_ITS_WORKER = "its process was dead, and proven lost (15 s of silence, 
 FROZEN_SECONDS = 25.0
 LONG_SECONDS = 14.0
 """So the next attempt still runs when the frozen one wakes."""
-
-
-def kinds(*types: str, seconds: float = LONG_SECONDS) -> Callable[[int], Spec]:
-    """Make specs: short jobs, and long ones of these types in turn."""
-
-    def spec(number: int) -> Spec:
-        turn, rest = divmod(number, LONG_EVERY)
-        if rest:
-            return mixed(number)
-        return {"type": types[turn % len(types)], "payload": {"seconds": seconds}}
-
-    return spec
 
 
 @pytest.mark.quick
@@ -104,7 +91,7 @@ async def test_worker_freeze(run: Run) -> None:
         why=f"no word for {WORKER_LOST_SECONDS:.0f} s, and the markers proved it: the worker counts as lost",
         overlap=True,
         workers=3,
-        spec=kinds("record.slow", "record.process"),
+        spec=kinds("record.slow", "record.process", seconds=LONG_SECONDS),
     )
     await run(trial, _freeze_worker)
 
@@ -118,7 +105,7 @@ async def test_worker_freeze_deaf(run: Run) -> None:
         why="as above",
         overlap=True,
         workers=3,
-        spec=kinds("record.deaf"),
+        spec=kinds("record.deaf", seconds=LONG_SECONDS),
     )
     await run(trial, _freeze_worker)
 
@@ -138,6 +125,6 @@ async def test_leader_and_worker_freeze(run: Run) -> None:
         why="as above",
         overlap=True,
         workers=3,
-        spec=kinds("record.slow", "record.process"),
+        spec=kinds("record.slow", "record.process", seconds=LONG_SECONDS),
     )
     await run(trial, inject)
