@@ -74,8 +74,9 @@ bench: venv ## Jobs per second and latency, beside the raw rate of the same API 
 	@$(PY) -m bench.throughput
 
 .PHONY: faults faults-quick
-faults: venv ## Every fault of docs/reliability.md, on a real API server and RabbitMQ; renews its table (an hour)
-	@$(PY) -m pytest tests/faults $(if $(FAULT),-k "$(FAULT)"); $(if $(FAULT),,$(PY) -m tests.faults.table)
+faults: venv ## Every fault of docs/reliability.md, on a real API server and RabbitMQ; renews its table; FAULT=name for some
+	@status=0; $(PY) -m pytest tests/faults $(if $(FAULT),-k "$(FAULT)") || status=$$?; \
+	  $(if $(FAULT),:,$(PY) -m tests.faults.table) || status=$$?; exit $$status
 faults-quick: venv ## The quick ones of the faults
 	@DISTRIQUEUE_FAULTS_QUICK=1 $(PY) -m pytest tests/faults -m quick
 
