@@ -110,7 +110,7 @@ class ApiServer:
         def run(*, answered: bool) -> None:
             if not answered and self.weather.down:
                 return None
-            if self.weather.down or process.cut_off_until > self.scheduler.now:
+            if self.weather.down or (answered and process.cut_off_until > self.scheduler.now):
                 return process.after(REQUEST_SECONDS, lambda: answer(UnansweredError()))
             try:
                 result: T | Exception = do()

@@ -17,20 +17,25 @@ def check_books(books: Books) -> None:
     Raises:
         ViolationError: They do not.
     """
-    jobs = list(books.jobs.values())
-    stages = [job.stage for job in jobs]
-    lanes = list(books.backlog.lanes())
-    sessions = books.roster.sessions.values()
-    slots = {uid: slot for session in sessions for uid, slot in session.slots.items()}
-    agree = {
-        "slots held": books.held == sum(job.slot is not None for job in jobs),
-        "slots of sessions": all(books.jobs[uid].slot is slot for uid, slot in slots.items()),
-        "jobs held": all((job.slot is not None) == (job.stage is Stage.HELD) for job in jobs),
-        "tickets out": sum(out for _, _, out in lanes) == stages.count(Stage.TICKETED),
-        "jobs in backoff": books.backlog.retrying == stages.count(Stage.BACKOFF),
-        "writes": {job.write.id for job in jobs if job.write is not None} <= books.writes.keys(),
-    }
-    wrong = [what for what, right in agree.items() if not right]
+    held = out = backoff = 0
+    wrong: list[str] = []
+    for job in books.jobs.values():
+        stage = job.stage
+        held += job.slot is not None
+        out += stage is Stage.TICKETED
+        backoff += stage is Stage.BACKOFF
+        if (job.slot is not None) is not (stage is Stage.HELD):
+            wrong.append(f"{job.name} is {stage.name} with {job.slot}")
+        if job.write is not None and job.write.id not in books.writes:
+            wrong.append(f"nobody waits for write {job.write.id} of {job.name}")
+    for session in books.roster.sessions.values():
+        for uid, slot in session.slots.items():
+            if uid not in books.jobs or books.jobs[uid].slot is not slot:
+                wrong.append(f"{session.incarnation} has grant {slot.grant} of {uid}, which has not")
+    if (books.held, books.backlog.retrying) != (held, backoff):
+        wrong.append(f"{held} are held and {backoff} in backoff, not {books.held} and {books.backlog.retrying}")
+    if sum(tickets for _, _, tickets in books.backlog.lanes()) != out:
+        wrong.append(f"{out} tickets are out, and as many are not counted")
     if wrong:
         raise ViolationError("the books agree", ", ".join(wrong))
 

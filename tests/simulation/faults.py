@@ -54,7 +54,7 @@ class Faults:
         weather.lost = weather.answer_lost = weather.late = climate.requests
         self._broker.weather.late = True
         self._broker.weather.slow = rng.choice([0.0, 0.01, 0.1])
-        self._broker.weather.doubled = rng.choice([0.0, 0.0, 0.05])
+        self._broker.weather.doubled = rng.choice([0.0, 0.05, 0.3])
         self._wait()
 
     def stop(self) -> None:
@@ -154,7 +154,7 @@ class Faults:
 
     def _cut_off(self, process: Process) -> None:
         """A host reaches nobody for a while."""
-        seconds = self._rng.choice([1.0, 5.0, 14.0, 25.0, 40.0])
+        seconds = self._rng.choice([1.0, 5.0, 14.0, 25.0, 25.0, 40.0])
         self._scheduler.say(process.name, "cut off for", seconds)
         process.cut_off_until = self._scheduler.now + seconds
         self._broker.cut_off(process)

@@ -16,7 +16,7 @@ Of statuses: see `statuses`. The leader's books: see `auditing`.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from distriqueue.api.phases import FINAL_JOB_PHASES
@@ -54,12 +54,14 @@ class History:
     """See the module.
 
     Attributes:
+        mark_overdue: Marks the runs whose workers are frozen past their leases.
         overlaps: Seconds for which two attempts of a job were alive at once, for each time it happened.
         tampered: Jobs whose status was edited by hand: what it says proves nothing.
         forgiven: By how many seconds the wall clocks of leaders may be wrong.
     """
 
     api: ApiServer
+    mark_overdue: Callable[[], None] = lambda: None
     live: dict[str, list[Run]] = field(default_factory=dict)
     starts: Counter[str] = field(default_factory=Counter)
     granted: dict[str, GrantId] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class History:
             raise ViolationError("grants grow", f"{name}: {grant} starts after {self.granted[uid]}")
         self.granted[uid] = grant
         self.starts[uid] += 1
+        self.mark_overdue()
         others = self.live.setdefault(uid, [])
         for other in others:
             if not other.overdue:
@@ -200,10 +203,11 @@ class History:
         uid, status = new["metadata"]["uid"], new["status"]
         if not writer:
             self.tampered.add(uid)
-        statuses.check_growth(old, new)
+        statuses.check_growth(old, new, by_hand=not writer)
         if uid in self.tampered:
             return
         statuses.check_endings(old, new)
+        self.mark_overdue()
         over, final = statuses.last_grant(new), status.get("phase") in FINAL_JOB_PHASES
         for run in self.live.get(uid, []):
             if not run.overdue and (final or run.grant <= over):

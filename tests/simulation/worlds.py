@@ -76,7 +76,7 @@ class World:
         self.scheduler = Scheduler()
         self.api = ApiServer(self.scheduler, rng)
         self.broker = Broker(self.scheduler, rng)
-        self.history = history = History(self.api, forgiven=self.climate.skew)
+        self.history = history = History(self.api, forgiven=self.climate.skew, mark_overdue=self._mark_overdue)
         self.api.on_status = history.wrote
         self.api.on_deleted = history.removed
         self.api.on_worker_deleted = self._worker_deleted
@@ -208,10 +208,13 @@ class World:
         """
         self.scheduler.after(1.0, self._keep_house)
         while not self._over and self.scheduler.step():
-            for worker in self.workers:
-                if worker.frozen:
-                    worker.mark_overdue()
+            pass
         return self
+
+    def _mark_overdue(self) -> None:
+        """Whose worker is frozen past its lease is counted apart."""
+        for worker in self.workers:
+            worker.mark_overdue()
 
     def _keep_house(self) -> None:
         """What Kubernetes does: two replicas and at least one worker."""

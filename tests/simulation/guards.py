@@ -1,0 +1,189 @@
+"""The guards of custody, and how to break each: what the simulator has to find, or it is worth nothing.
+
+Each breaks one rule of the real leader or worker (or of the API server's precondition) and nothing else, for as long as
+the context that it is given is open. The rules are those of docs/architecture.md.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from distriqueue.core.granting import Granting
+from distriqueue.core.jobs import Job
+from distriqueue.core.lifecycle import Lifecycle
+from distriqueue.core.roster import Proof, Roster, Session
+from distriqueue.core.times import Now
+from distriqueue_protocol.messages import NO_GRANT, Answer, Claim, Report, SessionMessage
+from distriqueue_worker import custody as custody_module
+from distriqueue_worker.custody import Custody
+from tests.simulation.api_server import ApiServer
+
+Patch = pytest.MonkeyPatch
+
+
+def claims_are_not_checked(patch: Patch) -> None:
+    """A claim is granted although the slot of its job is taken."""
+    really = Granting._judge
+
+    def judge(self: Granting, session: Session, claim: Claim, now: Now) -> Answer:
+        job = self._books.jobs.get(claim.uid)
+        if job is not None and job.slot is not None and job.next_attempt == claim.attempt:
+            self._books.release(job, job.slot)
+            self._books.place(job, now)
+        return really(self, session, claim, now)
+
+    patch.setattr(Granting, "_judge", judge)
+
+
+def a_cancel_frees_the_slot(patch: Patch) -> None:
+    """A job that is to be closed is closed at once, although somebody still runs it."""
+    really = Lifecycle.follow
+
+    def follow(self: Lifecycle, job: Job, now: Now, *, moved: bool = False) -> None:
+        really(self, job, now, moved=moved)
+        if job.closing is not None and job.slot is not None and job.slot.report is None and job.write is None:
+            self._books.free(job, job.slot, job.slot.stop)
+            self._books.place(job, now)
+            self._writing.advance(job, now)
+
+    patch.setattr(Lifecycle, "follow", follow)
+
+
+def old_heartbeats_count(patch: Patch) -> None:
+    """Messages of a worker are taken in whatever order they come."""
+    really = Roster.hear
+
+    def hear(self: Roster, message: SessionMessage, *, mono: float) -> Session | str:
+        session = self.sessions.get(message.incarnation)
+        if session is not None:
+            session.sequence = 0
+        return really(self, message, mono=mono)
+
+    patch.setattr(Roster, "hear", hear)
+
+
+def old_leaders_are_obeyed(patch: Patch) -> None:
+    """A worker listens to leaders of every epoch."""
+    really = Custody._hear
+
+    def hear(self: Custody, epoch: int, now: float) -> bool:
+        return really(self, max(epoch, self.epoch), now)
+
+    patch.setattr(Custody, "_hear", hear)
+
+
+def losses_need_no_proof(patch: Patch) -> None:
+    """Who was silent for 15 s is lost, whatever still stands in the queues."""
+    patch.setattr(Proof, "complete", property(lambda _proof: True))
+
+
+def reports_are_acked_at_once(patch: Patch) -> None:
+    """A report is acknowledged before what it says is written."""
+    really = Granting.report
+
+    def report(self: Granting, report: Report, tag: int, now: Now) -> None:
+        really(self, report, tag, now)
+        if tag in self._books.roster.unsettled:
+            self._books.acknowledge((tag,))
+
+    patch.setattr(Granting, "report", report)
+
+
+def nobody_calls_the_roll(patch: Patch) -> None:
+    """A new leader does not wait for the workers that may hold something."""
+    patch.setattr(Roster, "expecting", property(lambda _roster: 0))
+
+
+def workers_do_not_fence_themselves(patch: Patch) -> None:
+    """A worker whose lease is over runs on."""
+    patch.setattr(Custody, "_look_at_clock", lambda _custody, _now: None)
+    patch.setattr(Custody, "overdue_at", property(lambda _custody: None))
+
+
+def workers_stop_too_late(patch: Patch) -> None:
+    """A worker takes 16 s to stop, and the leader waits for 15."""
+    patch.setattr(custody_module, "WORKER_DEAD_SECONDS", 16.5)
+
+
+def stale_reports_are_accepted(patch: Patch) -> None:
+    """A report is judged as if nothing of its job were over."""
+    really = Granting.report
+
+    def report(self: Granting, report: Report, tag: int, now: Now) -> None:
+        job = self._books.jobs.get(report.uid)
+        before = job.last_grant if job is not None else NO_GRANT
+        if job is not None:
+            job.last_grant = NO_GRANT
+        really(self, report, tag, now)
+        if job is not None:
+            job.last_grant = max(before, job.last_grant)
+
+    patch.setattr(Granting, "report", report)
+
+
+def writes_have_no_precondition(patch: Patch) -> None:
+    """A status write lands, whatever version it was decided on."""
+    patch.setattr(ApiServer, "is_current", staticmethod(lambda _job, _version: True))
+
+
+def a_created_lease_proves_nothing(patch: Patch) -> None:
+    """Whoever had to create the Lease leads at once."""
+    really = ApiServer.take_lease
+    patch.setattr(ApiServer, "take_lease", lambda self, holder: (really(self, holder)[0], False))
+
+
+def workers_need_no_resource(patch: Patch) -> None:
+    """Something is granted to a worker before a resource names it."""
+    really = Roster.hear
+
+    def hear(self: Roster, message: SessionMessage, *, mono: float) -> Session | str:
+        session = really(self, message, mono=mono)
+        if isinstance(session, Session):
+            session.written = True
+        return session
+
+    patch.setattr(Roster, "hear", hear)
+
+
+def suspended_jobs_start(patch: Patch) -> None:
+    """The leader does not read that a job is suspended."""
+    really: Callable[[Job, Any], bool] = Job.read_wishes
+
+    def read_wishes(self: Job, spec: Any) -> bool:
+        return really(self, {**spec, "suspend": False})
+
+    patch.setattr(Job, "read_wishes", read_wishes)
+
+
+def deletions_have_no_precondition(patch: Patch) -> None:
+    """A job is deleted when its time to live is over, although somebody has asked for a retry meanwhile."""
+    really = ApiServer.delete_job
+    patch.setattr(
+        ApiServer,
+        "delete_job",
+        lambda self, name, *, writer="", uid=None, version=None: really(self, name, writer=writer),  # noqa: ARG005
+    )
+
+
+GUARDS: dict[str, Callable[[Patch], None]] = {
+    guard.__name__: guard
+    for guard in (
+        claims_are_not_checked,
+        a_cancel_frees_the_slot,
+        old_heartbeats_count,
+        old_leaders_are_obeyed,
+        losses_need_no_proof,
+        reports_are_acked_at_once,
+        nobody_calls_the_roll,
+        workers_do_not_fence_themselves,
+        workers_stop_too_late,
+        stale_reports_are_accepted,
+        writes_have_no_precondition,
+        a_created_lease_proves_nothing,
+        workers_need_no_resource,
+        suspended_jobs_start,
+        deletions_have_no_precondition,
+    )
+}
+"""By name."""
