@@ -424,6 +424,7 @@ async def test_a_handler_that_does_not_look_is_killed_when_its_grace_is_over(run
         await until((tmp_path / kind).exists)
         running.runtime.stop(grant, at_once=False)
         assert await running.end(grant) is None
+    assert running.stuck == []
 
 
 async def test_a_timeout_ends_a_thread_that_does_not_look(running: Running, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from pydantic import JsonValue, TypeAdapter
 
@@ -31,6 +31,8 @@ from distriqueue_worker.registries import Registry
 from distriqueue_worker.results import TIMEOUT, UNKNOWN_TYPE, failure, raised, read_payload
 from distriqueue_worker.tasks import Task, TaskContext
 
+GIVE_UP_SECONDS: Final = 2.0
+"""So long at least a handler that was killed is waited for: a thread dies when it next runs Python code."""
 OnEnd = Callable[[GrantId, Result | None, str], None]
 """Called with the grant, the result or None, and the time of completion as reports carry it."""
 OnWord = Callable[[GrantId, Word], None]
@@ -223,13 +225,13 @@ class Runtime:
     def _ask(self, attempt: Attempt) -> None:
         if attempt.body is not None and not attempt.stopping:
             attempt.stopping = True
-            self._next(attempt, self._kill)
+            self._next(attempt, self._kill, self._stop_grace)
             attempt.body.ask()
 
     def _kill(self, attempt: Attempt) -> None:
         if attempt.grant in self._attempts and attempt.body is not None and not attempt.killed:
             attempt.killed = True
-            self._next(attempt, self._give_up)
+            self._next(attempt, self._give_up, max(self._stop_grace, GIVE_UP_SECONDS))
             attempt.body.kill()
 
     def _give_up(self, attempt: Attempt) -> None:
@@ -237,10 +239,10 @@ class Runtime:
             self._log.error("a handler cannot be stopped", **attempt.scope.fields)
             self._on_stuck(attempt.grant)
 
-    def _next(self, attempt: Attempt, step: Callable[[Attempt], None]) -> None:
+    def _next(self, attempt: Attempt, step: Callable[[Attempt], None], after: float) -> None:
         if attempt.timer is not None:
             attempt.timer.cancel()
-        attempt.timer = asyncio.get_running_loop().call_later(self._stop_grace, step, attempt)
+        attempt.timer = asyncio.get_running_loop().call_later(after, step, attempt)
 
     def _hear(self, attempt: Attempt) -> None:
         if attempt.words is not None and attempt.grant in self._attempts:

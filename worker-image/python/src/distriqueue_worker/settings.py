@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     worker_shutdown_grace_seconds: float = Field(default=25.0, ge=0, le=86_400)
     """How long handlers may go on after SIGTERM; less than the pod's terminationGracePeriodSeconds."""
     worker_stop_grace_seconds: float = Field(default=5.0, ge=0, le=3600)
-    """How long a handler that is asked to stop (cancelled, timed out) may take before it is killed; and how long one
-    that survives even that is waited for before the worker shuts down to be rid of it."""
+    """How long a handler that is asked to stop (cancelled, timed out) may take before it is killed; and how long, but
+    at least 2 s, one that survives even that is waited for before the worker shuts down to be rid of it."""
     smtp_url: SecretStr | None = None
     """Where `email` sends to, `smtp://user:password@host:587` (smtps:// for TLS from the start); simulated without."""
     pod_name: str = Field(default="", max_length=253)
