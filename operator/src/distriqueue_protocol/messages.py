@@ -149,7 +149,8 @@ class SessionMessage(Message):
     epoch: Number = Field(default=0, ge=0, description="The highest epoch that the worker has heard.")
     claims: tuple[Claim, ...] = Field(default=(), description="Claims made since the last message.")
     progress: tuple[Progress, ...] = Field(
-        default=(), description="Of the grants that said something new; of all that ever did, to a leader of a new epoch."
+        default=(),
+        description="Of the grants that said something new; of all that ever did, to a leader of a new epoch.",
     )
     heartbeat: Heartbeat | None = None
 
