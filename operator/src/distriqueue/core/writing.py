@@ -224,6 +224,12 @@ class Writing:
         books.observer.write_repeated("Refused")
         self._give_up(job, write)
         slot = job.slot
+        if fences and slot is not None and job.phase in FINAL_JOB_PHASES and job.wants_retry:
+            # Somebody wrote an end while it ran, and wants a retry: what was held is over, and the retry begins.
+            books.free(job, slot, StopReason.OVER)
+            books.place(job, now)
+            self.advance(job, now)
+            return
         if fences:
             # It came too late, whatever it says: the job is over, or a later grant is. The watch will show which.
             books.finish(job, StopReason.OVER)
