@@ -95,9 +95,9 @@ class Connection:
         self._up.stall(seconds)
 
     def close(self) -> None:
-        """The client closes it, or its process has died: the broker knows soon."""
+        """The client closes it, or its process has died: the broker reads what was sent before, and then knows."""
         self.open_here = False
-        self.broker.scheduler.after(self.broker.latency(), self._close_there)
+        self._up.send(self._close_there)
 
     def sever(self, *, here: float, there: float, up: bool = True, down: bool = True) -> None:
         """The network between them is cut, in one direction or both; each end notices after a while."""

@@ -38,6 +38,8 @@ class Faults:
             self._cut_connection,
             self._cut_connection,
             self._stall_channel,
+            self._stall_leader,
+            self._stall_leader,
             self._raise_alarm,
             self._silence_api_server,
             self._break_watches,
@@ -173,6 +175,12 @@ class Faults:
             connection = self._rng.choice(self._broker.connections)
             channel = self._rng.choice(["inbox", "reports", "tickets", ""])
             connection.stall(channel, self._rng.choice([1.0, 5.0, 18.0]))
+
+    def _stall_leader(self) -> None:
+        """What a leader reads lags behind, by more than a lease sometimes."""
+        rng, replica = self._rng, self._leading()
+        if replica is not None and replica.term is not None:
+            replica.term.link.stall(rng.choice(["inbox", "inbox", "reports"]), rng.choice([5.0, 16.0, 22.0]))
 
     def _raise_alarm(self) -> None:
         self._broker.raise_alarm(self._rng.choice([1.0, 4.0, 16.0]))

@@ -80,7 +80,7 @@ def check_removal(job: RawJob, now: float, *, forgiven: float) -> None:
     ended = seconds(status.get("completionTime"))
     if status.get("phase") not in FINAL_JOB_PHASES or ended is None:
         raise ViolationError("deleted too early", f"{name} is {status.get('phase')}")
-    if spec.get("retryGeneration", 0) > status.get("retryGeneration", 0):
+    if not spec.get("cancel") and spec.get("retryGeneration", 0) > status.get("retryGeneration", 0):
         raise ViolationError("deleted too early", f"{name} is to be run again")
     age, ttl = EPOCH_OF_TIME + now - ended, spec.get("ttlSecondsAfterFinished", DEFAULT_TTL_SECONDS)
     if age + forgiven + 1.0 < ttl:

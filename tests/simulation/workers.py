@@ -100,6 +100,8 @@ class SimulatedWorker(Process):
     def freeze(self, seconds: float) -> None:
         """Stop it for a while; the broker may close its connection meanwhile."""
         super().freeze(seconds)
+        for run in self._runs.values():
+            run.woken_at = None
         if self._wire is not None and seconds > 10:
             self.scheduler.after(self._rng.uniform(10, 15), self._wire.drop)
 
@@ -122,7 +124,7 @@ class SimulatedWorker(Process):
         """Its handlers run on."""
         for run in self._runs.values():
             run.overdue = run.overdue or overdue
-            if run.overdue and run.woken_at is None:
+            if run.overdue:
                 run.woken_at = self.scheduler.now
 
     def shut_down(self, grace: float) -> None:
