@@ -5,13 +5,14 @@ import asyncio
 import pytest
 
 from distriqueue_protocol.names import WORKER_LOST_SECONDS
+from localcluster.programs import Program
 from tests.faults.conftest import Run
-from tests.faults.drills import Drill, Trial, kinds
+from tests.faults.drills import LONG_EVERY, Drill, Trial, kinds
 from tests.support.waiting import until
 
 FAMILY = "Worker"
 LOST_WITH_ITS_WORKER = "its process was dead, and proven lost (15 s of silence, then the markers)"
-FROZEN_SECONDS = 25.0
+RUN_AGAIN = 2
 LONG_SECONDS = 14.0
 """So the next attempt still runs when the frozen one wakes."""
 
@@ -59,9 +60,23 @@ async def test_leader_and_workers_killed(run: Run) -> None:
     await run(trial, inject)
 
 
+def run_again(drill: Drill) -> int:
+    """How many of the long handlers were started a second time."""
+    return sum(
+        record.attempt > 1 and int(record.name.rpartition("-")[2]) % LONG_EVERY == 0
+        for record in drill.stage.records.started()
+    )
+
+
+async def freeze(drill: Drill, *programs: Program) -> None:
+    """Freeze programs until somebody else runs what a worker among them held; then two are alive for a moment."""
+    async with drill.frozen(*programs):
+        await until(lambda: run_again(drill) >= RUN_AGAIN, pause=0.1, seconds=120, otherwise=drill.stage.last_words)
+        await asyncio.sleep(1)  # more of them
+
+
 async def _freeze_worker(drill: Drill) -> None:
-    async with drill.frozen(drill.workers[0]):
-        await asyncio.sleep(FROZEN_SECONDS)  # the fault is a time that passes
+    await freeze(drill, drill.workers[0])
 
 
 async def test_worker_freeze_short(run: Run) -> None:
@@ -84,7 +99,7 @@ async def test_worker_freeze(run: Run) -> None:
     trial = Trial(
         name="worker-freeze",
         family=FAMILY,
-        fault=f"a worker, SIGSTOP for {FROZEN_SECONDS:.0f} s, past its lease, then SIGCONT; async handlers and "
+        fault="a worker, SIGSTOP past its lease until others run what it held, then SIGCONT; async handlers and "
         "handlers in processes of their own",
         promise="what it ran is lost and run again; on waking it stops its handlers before anything else; "
         "their results are refused",
@@ -101,7 +116,7 @@ async def test_worker_freeze_deaf(run: Run) -> None:
         name="worker-freeze-deaf",
         family=FAMILY,
         fault="the same, with handlers in threads that do not look at `context.cancelled`",
-        promise="what cannot be stopped takes its process with it, a quarter to half a second after waking",
+        promise="what cannot be stopped takes its process with it, at the latest half a second after waking",
         why="as above",
         overlap=True,
         workers=3,
@@ -113,14 +128,13 @@ async def test_worker_freeze_deaf(run: Run) -> None:
 async def test_leader_and_worker_freeze(run: Run) -> None:
     async def inject(drill: Drill) -> None:
         leader = await drill.leader()
-        async with drill.frozen(leader, drill.workers[0]):
-            await asyncio.sleep(FROZEN_SECONDS + 5)
+        await freeze(drill, leader, drill.workers[0])
         await until(lambda: leader.metric("distriqueue_leader") == 0)
 
     trial = Trial(
         name="leader-and-worker-freeze",
         family=FAMILY,
-        fault=f"the leader and a worker together, SIGSTOP for {FROZEN_SECONDS + 5:.0f} s, then SIGCONT",
+        fault="the leader and a worker together, SIGSTOP until others run what it held, then SIGCONT",
         promise="the next leader proves the worker lost; when both wake, neither starts or writes anything",
         why="as above",
         overlap=True,
