@@ -37,10 +37,9 @@ def steady(number: int) -> Spec:
 
 async def test_rolling_restart(run: Run) -> None:
     async def inject(drill: Drill) -> None:
-        for operator in list(drill.stage.operators):
-            await replaced(drill, operator)
-        for worker in drill.workers:
-            await replaced(drill, worker)
+        for number, program in enumerate([*drill.stage.operators, *drill.workers]):
+            await drill.create(COUNT // 5, prefix=f"round-{number}")  # each of them goes under load
+            await replaced(drill, program)
 
     trial = Trial(
         name="rolling-restart",
@@ -49,6 +48,7 @@ async def test_rolling_restart(run: Run) -> None:
         promise="a leader hands over within a second; a worker finishes what it runs; no attempt is repeated",
         once=True,
         spec=steady,
+        jobs=COUNT // 5,
         workers=3,
     )
     await run(trial, inject)
