@@ -62,7 +62,11 @@ def verdict(
     permanent: bool = False,
 ) -> Verdict:
     """What follows an attempt of a job that has failed so often before."""
-    spec: dict[str, Any] = {"maxAttempts": most, "backoff": {"jitterPercent": 0}, **({"retryBudget": budget} if budget else {})}
+    spec: dict[str, Any] = {
+        "maxAttempts": most,
+        "backoff": {"jitterPercent": 0},
+        **({"retryBudget": budget} if budget else {}),
+    }
     job = read_job(raw_job("a", status={"phase": "Retrying", "failures": before or {}}, **spec), wall=WALL)
     return decide(job, outcome=outcome, reason=reason, permanent=permanent, draw=0.5)
 
