@@ -161,6 +161,53 @@ async def test_a_resync_delivers_differences_and_returns_afterwards(client: Kube
         await until(lambda: "after" in book.names)
 
 
+async def test_catching_up_delivers_what_differs_of_what_matters(client: KubeClient, namespace: str) -> None:
+    for name in ("n0", "n1", "n2", "n3", "other"):
+        await make_try(client, namespace, name)
+    book = Book()
+    feed = Feed(client, TRIES, (namespace,), book)
+
+    def expected() -> list[str]:
+        return [uid for uid, item in book.objects.items() if item["metadata"]["name"] != "other"]
+
+    async with running(feed):
+        await until(lambda: book.synced == 1)
+    # The watch is away: as good as one that lags.
+    await make_try(client, namespace, "new")
+    await touch(client, namespace, "n1", "x")
+    await delete(client, namespace, "n2")
+    await delete(client, namespace, "n3")
+    await make_try(client, namespace, "n3")
+    await touch(client, namespace, "other", "x")
+    before = len(book.events)
+    async with asyncio.timeout(30):
+        await feed.catch_up(selector="metadata.name!=other", expected=expected)
+    found = await as_listed(client, namespace)
+    assert {uid: book.objects[uid] for uid in expected()} == {
+        uid: item for uid, item in found.items() if item["metadata"]["name"] != "other"
+    }
+    kinds = sorted(event.type for event in book.events[before:])
+    assert kinds == ["ADDED", "ADDED", "DELETED", "DELETED", "MODIFIED"], "and nothing else is read"
+    assert book.synced == 1
+
+
+async def test_catching_up_beside_the_watch_delivers_nothing_twice(client: KubeClient, namespace: str) -> None:
+    book = Book()
+    feed = Feed(client, TRIES, (namespace,), book)
+    async with running(feed):
+        await until(lambda: book.synced == 1)
+        await feed.catch_up(selector="metadata.name!=other", expected=lambda: list(book.objects))
+        for turn in range(10):
+            changes = [make_try(client, namespace, f"turn-{turn}-{number}") for number in range(5)]
+            await asyncio.gather(*changes)
+            deletions = [delete(client, namespace, f"turn-{turn}-{number}") for number in range(3)]
+            # The book asserts that versions grow, and that what is deleted does not come back.
+            caught_up = feed.catch_up(selector="metadata.name!=other", expected=lambda: list(book.objects))
+            await asyncio.gather(caught_up, *deletions)
+        await feed.catch_up(selector="metadata.name!=other", expected=lambda: list(book.objects))
+        assert book.objects == await as_listed(client, namespace)
+
+
 async def test_what_was_missed_is_made_good_after_410(plane: ControlPlane, client: KubeClient, namespace: str) -> None:
     for name in ("kept", "changed", "deleted", "replaced"):
         await make_try(client, namespace, name)

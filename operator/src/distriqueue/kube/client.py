@@ -62,6 +62,8 @@ _UNTRUSTED: Final = "Untrusted"
 MERGE_PATCH: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """`accept` for a request whose answer is to carry the metadata of the object and nothing else."""
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""The same for a list."""
 
 
 class _Body(Payload):

@@ -4,7 +4,8 @@ Guarantees: after `Feed.run` begins, `deliver` is called once for every object, 
 server still remembers when we see it; changes that were missed are made good by a new list, and objects that vanished
 meanwhile are delivered as DELETED. An object is never delivered twice in the same version, nor an older version after a
 newer one, unless etcd itself went back (restored from a backup): that is noticed, and a list believed. `Feed.resync`
-lists everything afresh from etcd and returns when all that differed was delivered.
+lists everything afresh from etcd and returns when all that differed was delivered; `Feed.catch_up` does so for some of
+it, and reads again only what has changed.
 
 It keeps uid, name and version of each object (some 300 bytes), not the object, and does O(1) work for an event.
 
@@ -17,7 +18,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,14 +26,22 @@ from typing import Any, Final
 
 import orjson
 
-from distriqueue.kube.client import KubeClient
-from distriqueue.kube.errors import Gone, KubeError
+from distriqueue.kube.client import METADATA_LIST, KubeClient
+from distriqueue.kube.errors import Gone, KubeError, NotFound
 from distriqueue.kube.resources import Resource
 
 _LOG: Final = logging.getLogger(__name__)
 
 CHUNK: Final = 500
 """Most objects of one page of a list."""
+
+METADATA_CHUNK: Final = 2000
+"""The same where the list is of metadata alone."""
+
+READS: Final = 1000
+"""If more objects than this have changed, to list all is cheaper than to read each."""
+
+READS_AT_A_TIME: Final = 16
 
 WATCH_SECONDS: Final = 30
 """How long the API server is asked to keep a watch open (up to a quarter more, so that not all end at once). Short, so
@@ -97,6 +106,8 @@ class _Scope:
     """Number of the last resync that was asked for."""
     listed: int = 0
     """Number of the last resync that a completed list has served."""
+    gone: set[str] | None = None
+    """While `Feed.catch_up` is under way: what the watch has shown to be deleted since it began."""
     interrupt: asyncio.Event = field(default_factory=asyncio.Event)
     heard_at: float = 0.0
 
@@ -177,6 +188,80 @@ class Feed:
         async with self._progress:
             await self._progress.wait_for(lambda: all(scope.listed >= number for scope in self._scopes))
 
+    async def catch_up(self, *, selector: str, expected: Callable[[], Iterable[str]]) -> None:
+        """Deliver what differs now from what was delivered, as far as it matters to the caller.
+
+        It lists the metadata of what the selector finds, as of now, and reads only what has a later version than the
+        one that was delivered, and what was expected and is not found. The watch goes on meanwhile. When that is no
+        help (nothing was listed yet, too much has changed, the API server went away), it does what `resync` does.
+
+        Args:
+            selector: A field selector: what matters.
+            expected: The uids of what matters, by what was delivered so far.
+        """
+        try:
+            caught_up = self.synced and all(
+                await asyncio.gather(*(self._catch_up(scope, selector, expected) for scope in self._scopes))
+            )
+        except KubeError as error:
+            _LOG.warning("feed: cannot catch up: %s: %s", type(error).__name__, error)
+            caught_up = False
+        if not caught_up:
+            await self.resync()
+
+    async def _catch_up(self, scope: _Scope, selector: str, expected: Callable[[], Iterable[str]]) -> bool:
+        began, scope.gone = int(scope.version), set()
+        try:
+            found: set[str] = set()
+            changed: dict[str, tuple[str, str]] = {}
+            token = ""
+            while True:
+                params = {"limit": str(METADATA_CHUNK), "fieldSelector": selector}
+                page = await self._client.request(
+                    "GET",
+                    scope.path,
+                    params=params | ({"continue": token} if token else {}),
+                    accept=METADATA_LIST,
+                    timeout=LIST_SECONDS,
+                )
+                scope.heard_at = self._clock()
+                for item in page["items"] or ():  # null, where a list of whole objects would be empty
+                    uid, version = _identify(item)
+                    found.add(uid)
+                    before = scope.known.get(uid)
+                    if before is None or before[2] < version:
+                        changed[uid] = item["metadata"].get("namespace", ""), item["metadata"]["name"]
+                token = page["metadata"].get("continue", "")
+                if not token:
+                    break
+            listed = int(page["metadata"]["resourceVersion"])
+            for uid in expected():
+                before = scope.known.get(uid)
+                if uid not in found and before is not None and before[2] <= listed:
+                    changed[uid] = before[:2]
+            if listed < began or len(changed) > READS:
+                return False
+            gate = asyncio.Semaphore(READS_AT_A_TIME)
+            await asyncio.gather(*(self._read(scope, uid, *where, gate=gate) for uid, where in changed.items()))
+            return True
+        finally:
+            scope.gone = None
+
+    async def _read(self, scope: _Scope, uid: str, namespace: str, name: str, *, gate: asyncio.Semaphore) -> None:
+        """Deliver one object as it is now; the watch may be faster."""
+        async with gate:
+            try:
+                item = await self._client.request("GET", self._resource.path(namespace, name), timeout=LIST_SECONDS)
+            except NotFound:
+                item = {}
+        if not item or item["metadata"]["uid"] != uid:
+            self._bury(scope, [uid])
+            return
+        _, version = _identify(item)
+        before = scope.known.get(uid)
+        if (before is None or before[2] < version) and uid not in (scope.gone or ()):
+            self._pass_on(scope, item, uid, version)
+
     async def _follow(self, scope: _Scope) -> None:
         shortest, longest = BACKOFF_SECONDS
         pause = shortest
@@ -230,7 +315,7 @@ class Feed:
                 break
             limit = next_chunk(limit, len(answer), most=self._chunk)
         scope.version = page["metadata"]["resourceVersion"]
-        self._bury(scope, seen)
+        self._bury(scope, [uid for uid in scope.known if uid not in seen])
         scope.behind = scope.asked > serving
         if self.synced:
             self._deliver(FeedEvent(FeedType.SYNCED, {}, int(scope.version)))
@@ -272,6 +357,8 @@ class Feed:
                             self._pass_on(scope, item, uid, version)
                     case "DELETED":
                         uid, version = _identify(item)
+                        if scope.gone is not None:
+                            scope.gone.add(uid)
                         if known.pop(uid, None) is not None:
                             self._deliver(FeedEvent(FeedType.DELETED, item, version))
                     case _:  # BOOKMARK, or something new: says only how far we are
@@ -293,12 +380,13 @@ class Feed:
         scope.known[uid] = (sys.intern(metadata.get("namespace", "")), metadata["name"], version)
         self._deliver(FeedEvent(kind, item, version))
 
-    def _bury(self, scope: _Scope, seen: set[str]) -> None:
-        """Deliver DELETED for what is known and was not in a complete list."""
-        for uid in [uid for uid in scope.known if uid not in seen]:
-            namespace, name, _ = scope.known.pop(uid)
-            metadata = {"namespace": namespace, "name": name, "uid": uid, "resourceVersion": scope.version}
-            self._deliver(FeedEvent(FeedType.DELETED, {"metadata": metadata}, int(scope.version)))
+    def _bury(self, scope: _Scope, uids: Iterable[str]) -> None:
+        """Deliver DELETED for what is known and was found missing."""
+        for uid in uids:
+            namespace, name, version = scope.known.pop(uid, ("", "", 0))
+            if version:
+                metadata = {"namespace": namespace, "name": name, "uid": uid, "resourceVersion": scope.version}
+                self._deliver(FeedEvent(FeedType.DELETED, {"metadata": metadata}, int(scope.version)))
 
 
 def next_chunk(chunk: int, page_bytes: int, *, most: int) -> int:

@@ -31,7 +31,7 @@ from distriqueue.kube.statuses import StatusWriter
 from distriqueue.kube.workers import WorkerResources
 from distriqueue.operator.observing import Observer, PodSeen, WorkerSeen
 from distriqueue.operator.settings import OperatorSettings
-from distriqueue.operator.stores import JobStore
+from distriqueue.operator.stores import UNFINISHED, JobStore
 from distriqueue.operator.terms import Term, TermEnd, Writers
 from distriqueue.telemetry.metrics import OperatorMetrics
 from distriqueue.telemetry.serving import StatusServer
@@ -195,7 +195,7 @@ class Program:
         end = TermEnd("Crashed", "the term raised")
         try:
             end = await self._term.run(
-                resync=feed.resync,
+                catch_up=lambda: feed.catch_up(selector=UNFINISHED, expected=self._store.uids),
                 stop=self._stop,
                 ended_pods=lambda: list(self._ended_pods),
                 deleted_workers=lambda: list(self._deleted_workers.values()),

@@ -1,17 +1,22 @@
 """The jobs that are not over, as the watch shows them: every replica keeps them warm, only the leader acts on them.
 
-Guarantees: after `Feed.resync` the store holds exactly the jobs that were not over at that moment, or later. What
+Guarantees: after `Feed.catch_up` the store holds exactly the jobs that were not over at that moment, or later. What
 nobody reads is left out (managedFields, annotations), so 20,000 waiting jobs stay small; of those that are over it
 keeps what their deletion needs.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
+from distriqueue.api.phases import FINAL_JOB_PHASES
 from distriqueue.api.raw import RawJob
 from distriqueue.core.jobs import is_over
 from distriqueue.core.reaping import Finished
 from distriqueue.kube.feeds import FeedEvent, FeedType
+
+UNFINISHED: Final = ",".join(f"status.phase!={phase}" for phase in sorted(FINAL_JOB_PHASES))
+"""Field selector for the jobs that matter to a takeover. One that is to run again after its end is in a final phase
+until the leader has written otherwise: nobody holds it, and the watch brings it in its own time."""
 
 
 class JobListener(Protocol):
@@ -41,9 +46,13 @@ class JobStore:
         """How many jobs are not over."""
         return len(self._jobs)
 
-    def jobs(self) -> Iterable[RawJob]:
-        """All jobs that are not over."""
-        return list(self._jobs.values())
+    def uids(self) -> list[str]:
+        """The uids of all jobs that are not over."""
+        return list(self._jobs)
+
+    def get(self, uid: str) -> RawJob | None:
+        """A job that is not over; None if it is, or is gone."""
+        return self._jobs.get(uid)
 
     def finished(self) -> Iterable[Finished]:
         """The jobs that are over."""

@@ -54,6 +54,8 @@ from distriqueue_protocol.names import MessageType
 _LOG: Final = structlog.get_logger(__name__)
 
 TICK_SECONDS: Final = 0.2
+JOBS_IN_A_ROW: Final = 100
+"""Jobs that a takeover reads before others get their turn: some milliseconds."""
 REREAD_PAUSE_SECONDS: Final = (0.1, 2.0)
 LAST_WRITES_SECONDS: Final = 1.0
 """How long a term that ends cleanly waits for writes that are under way."""
@@ -120,6 +122,7 @@ class Term:
         self._settings = settings
         self._write_concurrency = write_concurrency
         self._leader: Leader | None = None
+        self._begun = False
         self._began_at = time.monotonic()
         self._ended: asyncio.Future[TermEnd] = asyncio.get_running_loop().create_future()
         self._scheduled = False
@@ -145,7 +148,7 @@ class Term:
     async def run(
         self,
         *,
-        resync: Callable[[], Coroutine[Any, Any, None]],
+        catch_up: Callable[[], Coroutine[Any, Any, None]],
         ended_pods: Callable[[], list[str]],
         deleted_workers: Callable[[], list[RawWorker]],
         stop: asyncio.Event,
@@ -153,7 +156,7 @@ class Term:
         """Take over, lead, and return why it ended.
 
         Args:
-            resync: Brings the store up to this moment.
+            catch_up: Brings the store up to this moment.
             ended_pods: The uids of the pods that were seen to end; later ones come through `pod_ended`.
             deleted_workers: The DistributedWorkers that somebody deleted while they were not Offline; later ones come
                 through `worker_vanished`.
@@ -163,7 +166,7 @@ class Term:
             asyncio.create_task(self._end_when(stop, "Stopped", lambda: "the program ends")),
             asyncio.create_task(self._end_when(self._leadership.lost, "LeaseLost", lambda: "the Lease is lost")),
             asyncio.create_task(self._end_when(self._link.lost, "BrokerLost", lambda: self._link.lost_reason)),
-            asyncio.create_task(self._lead(resync, ended_pods, deleted_workers)),
+            asyncio.create_task(self._lead(catch_up, ended_pods, deleted_workers)),
         ]
         try:
             end = await asyncio.shield(self._ended)
@@ -185,21 +188,18 @@ class Term:
 
     async def _lead(
         self,
-        resync: Callable[[], Coroutine[Any, Any, None]],
+        catch_up: Callable[[], Coroutine[Any, Any, None]],
         ended_pods: Callable[[], list[str]],
         deleted_workers: Callable[[], list[RawWorker]],
     ) -> None:
         try:
             if self._leadership.created:
-                await self._outwait_unknown_leader(resync)
+                await self._outwait_unknown_leader(catch_up)
             await self._link.bind_inbox(self._leadership.epoch)
             failpoints.passing("inbox-bound")
             # Workers answer while the resources are read; what they say waits in the inbox.
             await self._link.call_roll()
             bound_at = now()
-            workers = await self._workers.list()
-            failpoints.passing("workers-listed")
-            await resync()
             leader = Leader(
                 epoch=self._leadership.epoch,
                 now=bound_at,
@@ -208,18 +208,22 @@ class Term:
                 settings=self._settings,
             )
             self._leader = leader
+            self._store.listener = self
+            # What the watch has brought so far enters the books while the API server says what differs from it.
+            workers, _, _ = await asyncio.gather(self._list_workers(), catch_up(), self._enter(leader))
+            deleted = deleted_workers()
             listed = {worker["metadata"]["name"] for worker in workers}
-            missed = [worker for worker in deleted_workers() if worker["metadata"]["name"] not in listed]
+            missed = [worker for worker in deleted if worker["metadata"]["name"] not in listed]
             leader.begin(
-                jobs=self._store.jobs(),
+                jobs=(),  # they are in the books
                 finished=self._store.finished(),
-                workers=cast("list[RawWorker]", workers) + missed,
+                workers=workers + missed,
                 lease_created=self._leadership.created,
                 now=now(),
             )
+            self._begun = True
             leader.auditor.shown = self._store.shown
-            self._store.listener = self
-            for worker in missed:
+            for worker in deleted:
                 leader.on_worker_vanished(worker["metadata"]["name"], now())
             for uid in ended_pods():
                 leader.on_pod_ended(uid, now())
@@ -247,13 +251,30 @@ class Term:
             self._log.exception("the leader crashed")
             self._end(TermEnd("Crashed", f"{type(error).__name__}: {error}"))
 
-    async def _outwait_unknown_leader(self, resync: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _list_workers(self) -> list[RawWorker]:
+        workers = await self._workers.list()
+        failpoints.passing("workers-listed")
+        return cast("list[RawWorker]", workers)
+
+    async def _enter(self, leader: Leader) -> None:
+        """Let the leader read the jobs, some at a time: the Lease has to be renewed and probes answered meanwhile.
+
+        What changes in between comes through `job_changed` and `job_deleted`; so each is read as the store has it then.
+        """
+        for number, uid in enumerate(self._store.uids(), start=1):
+            job = self._store.get(uid)
+            if job is not None:
+                leader.on_job(job, now())
+            if number % JOBS_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+
+    async def _outwait_unknown_leader(self, catch_up: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Wait until whoever led by a Lease that is gone must have noticed, if there is anything that it may grant.
 
         No jobs and no workers mean that nothing was ever granted, as after an install.
         """
         workers = await self._workers.list()
-        await resync()
+        await catch_up()
         if workers or len(self._store):
             self._log.warning("the Lease is new: waiting for one lease duration", seconds=self._leadership.duration)
             await asyncio.sleep(self._leadership.duration)
@@ -334,7 +355,7 @@ class Term:
 
     def _drain(self) -> None:
         self._scheduled = False
-        if self._leader is None or self._ended.done() or not self._leadership.valid():
+        if self._leader is None or not self._begun or self._ended.done() or not self._leadership.valid():
             return
         if not self._link.blocked:
             self._leader.publish(now())
