@@ -21,7 +21,7 @@ Text = Annotated[str, Field(max_length=4096)]
 
 
 EPOCH_LIMIT = 2**62
-"""No epoch is above it: numbers are 64 bits wide everywhere, and whoever hears of a higher epoch makes one above that."""
+"""No epoch is above it: numbers are 64 bits wide everywhere, and whoever hears of a higher epoch goes above that."""
 Number = Annotated[int, Field(le=EPOCH_LIMIT)]
 
 
