@@ -41,6 +41,8 @@ _LOG: Final = structlog.get_logger(__name__)
 RECONNECT_SECONDS: Final = (0.2, 5.0)
 ENDED_PODS: Final = 2000
 """Pods that are remembered as ended, for a takeover that comes after their end."""
+CRASHED_PAUSE_SECONDS: Final = 2.0
+"""Before a replica whose term crashed stands again: another one may do better, and nobody is served by a busy loop."""
 DELETED_WORKERS: Final = 2000
 """DistributedWorkers that are remembered as deleted by somebody, for a takeover that comes after it."""
 
@@ -145,15 +147,18 @@ class Program:
             pause = RECONNECT_SECONDS[0]
             self._connected = True
             leadership: Leadership | None = None
+            end: TermEnd | None = None
             try:
                 leadership = await self._win(elector, link)
                 if leadership is not None:
-                    await self._serve(leadership, link, writers)
+                    end = await self._serve(leadership, link, writers)
             finally:
                 self._connected = False
                 if leadership is not None:
                     await leadership.release()
                 await link.close()
+            if end is not None and end.cause == "Crashed":
+                await self._pause(CRASHED_PAUSE_SECONDS)
 
     async def _win(self, elector: Elector, link: LeaderLink) -> Leadership | None:
         """Wait for the Lease; None when the broker or the program goes first."""
@@ -172,11 +177,12 @@ class Program:
                     # It won in the very moment in which it was called off.
                     await acquiring.result().release()
 
-    async def _serve(self, leadership: Leadership, link: LeaderLink, writers: Writers) -> None:
+    async def _serve(self, leadership: Leadership, link: LeaderLink, writers: Writers) -> TermEnd:
         settings = self._settings
         feed = self._feed
+        end = TermEnd("Crashed", "the term raised")
         if feed is None:
-            return
+            return end
         self._metrics.term_began(leadership.epoch)
         self._term = Term(
             leadership=leadership,
@@ -192,7 +198,6 @@ class Program:
             ),
             write_concurrency=settings.write_concurrency,
         )
-        end = TermEnd("Crashed", "the term raised")
         try:
             end = await self._term.run(
                 catch_up=lambda: feed.catch_up(selector=UNFINISHED, expected=self._store.uids),
@@ -205,6 +210,7 @@ class Program:
             self._minimum_epoch = max(self._minimum_epoch, end.minimum_epoch)
             self._metrics.term_ended(end.cause)
             _LOG.info("term ended", epoch=leadership.epoch, cause=end.cause, reason=end.reason)
+        return end
 
     async def _pause(self, seconds: float) -> None:
         try:
