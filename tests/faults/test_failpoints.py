@@ -37,7 +37,7 @@ WORKER = {
     "session-send": "before it sends a claim or heartbeat",
     "session-confirmed": "claim or heartbeat confirmed",
     "answer-received": "grant received, not started",
-    "answer-taken": "handler started, ticket not acknowledged",
+    "answer-taken": "handler about to start, ticket not acknowledged",
     "ticket-ack": "before it acknowledges tickets",
     "ticket-acked": "tickets acknowledged",
     "report-publish": "handler ended, report not published",
