@@ -110,6 +110,16 @@ class Admission:
             books.place(job, now)
         self._lifecycle.reread(job, resource.get("spec", cast("RawJobSpec", {})), now)
 
+    def read_again(self, resource: RawJob, now: Now) -> None:
+        """A job was read because of a write that met a conflict, or got no answer."""
+        job, over = self._books.jobs.get(resource["metadata"]["uid"]), is_over(resource)
+        if job is not None and (over or job.stage is not Stage.FINAL):
+            self.read_back(job, resource, now)
+        elif not over:
+            # Our write ended it, and by now a person wants a retry.
+            self._books.jobs.pop(resource["metadata"]["uid"], None)
+            self._enter(resource, now)
+
     def deleted(self, uid: str) -> None:
         """A job is gone: whoever runs it is told to stop, and its reports are settled."""
         self._books.reaper.forget(uid)

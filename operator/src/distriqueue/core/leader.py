@@ -235,7 +235,7 @@ class Leader:
         """
         back = self._writing.reread(number, resource, now)
         if back is not None:
-            self._admission.read_back(self._books.jobs[back["metadata"]["uid"]], back, now)
+            self._admission.read_again(back, now)
         self._proceed(now)
 
     def on_write_refused(self, number: int, fences: frozenset[Fence], message: str, now: Now) -> None:

@@ -177,7 +177,7 @@ class Writing:
         """A write met a conflict or got no answer, and the job was read again.
 
         Returns:
-            What was read, if it is not what we wrote: to be read back, and decided again.
+            What was read, if it is not what we wrote, or more than that: to be read back, and decided again.
         """
         write = self._books.writes.pop(number)
         job = write.job
@@ -193,8 +193,10 @@ class Writing:
             return None
         self._books.observer.write_repeated("Conflict")
         if write.kind is WriteKind.END and _is_ours(resource.get("status", {}), write.status):
-            self._landed(job, write, int(resource["metadata"]["resourceVersion"]), now)
-            return None
+            # If a person has changed the spec since, that is a later version, and still to be read.
+            changed = resource["metadata"].get("generation") != write.status.get("observedGeneration")
+            self._landed(job, write, int(resource["metadata"]["resourceVersion"]) - changed, now)
+            return resource if changed else None
         job.write = None
         self._give_up(job, write)
         self._put_off(job, now)
