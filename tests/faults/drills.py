@@ -255,6 +255,19 @@ class Drill:
         leader = await self.leader()
         return next(operator for operator in self.stage.operators if operator is not leader)
 
+    def held_by(self, worker: str) -> int:
+        """How many long handlers run on a worker."""
+        held: set[tuple[str, str]] = set()
+        for record in self.stage.records.all():
+            if record.worker == worker and int(record.name.rpartition("-")[2]) % LONG_EVERY == 0:
+                (held.add if record.event == "started" else held.discard)((record.uid, record.grant))
+        return len(held)
+
+    async def busiest(self) -> Program:
+        """The worker that runs most of the long handlers, as soon as one runs any."""
+        await until(lambda: any(self.held_by(worker.name) for worker in self.workers), otherwise=self.stage.last_words)
+        return max(self.workers, key=lambda worker: self.held_by(worker.name))
+
     async def kill(self, *programs: Program) -> None:
         """Kill -9, all at once."""
         for program in programs:

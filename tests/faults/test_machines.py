@@ -56,7 +56,7 @@ async def test_leader_without_descriptors(run: Run) -> None:
 
 async def test_worker_without_descriptors(run: Run) -> None:
     async def inject(drill: Drill) -> None:
-        worker = drill.workers[0]
+        worker = await drill.busiest()
         async with without_descriptors(worker):
             drill.links[worker.name].broker.cut()
             with drill.silent(worker):
