@@ -2,13 +2,14 @@
 
 Guarantees: High before Medium before Low because each has a queue of its own; inside one, the higher `priorityValue`
 first, then the older job. RabbitMQ holds only about a second of work per pool and priority, so what comes last can
-still overtake, and a purge or a broker reset costs little. Every operation is O(log n); removal is lazy.
+still overtake, and a purge or a broker reset costs little. Every operation is O(log n); removal is lazy, and what was
+removed takes no more room than what is there.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,8 @@ from distriqueue_protocol.names import Priority
 Queue = tuple[str, Priority]
 PAUSE_SECONDS: Final = 0.5
 """A queue that refuses tickets is left alone for so long."""
+_SLACK: Final = 64
+"""Entries of jobs that have left, for which no heap is tidied up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class Backlog:
         job.waiting_entry = next(self._entries)
         lane.waiting += 1
         heappush(lane.heap, (-job.priority_value, job.created, job.waiting_entry, job))
+        if len(lane.heap) > 2 * lane.waiting + _SLACK:
+            _tidy(lane.heap, Stage.WAITING)
 
     def not_taken(self, job: Job) -> None:
         """The broker did not take a job's ticket: nothing is published to that queue for a moment."""
@@ -115,6 +120,8 @@ class Backlog:
         job.waiting_entry = next(self._entries)
         self.retrying += 1
         heappush(self._backoff, (due, job.waiting_entry, job))
+        if len(self._backoff) > 2 * self.retrying + _SLACK:
+            _tidy(self._backoff, Stage.BACKOFF)
 
     def leave(self, job: Job) -> None:
         """Take a job out of whatever it waits in; its stage is the caller's to set."""
@@ -220,3 +227,9 @@ class Backlog:
         settings = self._settings
         wanted = max(settings.least, settings.per_slot * slots, int(lane.rate * settings.seconds))
         return min(wanted, settings.most)
+
+
+def _tidy(heap: list[Any], stage: Stage) -> None:
+    """Drop the entries of jobs that have left; the last two fields of each are its number and the job."""
+    heap[:] = [entry for entry in heap if entry[-1].stage is stage and entry[-1].waiting_entry == entry[-2]]
+    heapify(heap)
