@@ -241,7 +241,7 @@ class Job:
         if self.deadline_seconds is None:
             return None
         retried = times.seconds(self.status.get("retryTime"))
-        return (retried or max(self.created, self.start_after or 0.0)) + self.deadline_seconds
+        return max(retried or self.created, self.start_after or 0.0) + self.deadline_seconds
 
     def read_status(self, status: RawJobStatus) -> None:
         """Take over a status that was read or written."""

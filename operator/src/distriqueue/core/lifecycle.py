@@ -6,6 +6,8 @@ job that somebody holds, the worker is told to stop; the slot stays taken until 
 only then is anything written.
 """
 
+from typing import Final
+
 from distriqueue.api.conditions import JobReason
 from distriqueue.api.phases import JobPhase
 from distriqueue.api.raw import RawJobSpec
@@ -13,6 +15,9 @@ from distriqueue.core.books import Books
 from distriqueue.core.jobs import PRIORITIES, Closing, Job, Stage
 from distriqueue.core.times import Now
 from distriqueue.core.writing import Writing
+
+AT_A_TIME: Final = 200
+"""Jobs that one tick closes for their deadline: thousands of one moment must not hold everything else up."""
 
 
 class Lifecycle:
@@ -67,7 +72,7 @@ class Lifecycle:
 
     def tick(self, now: Now) -> None:
         """Close the jobs whose deadline has come."""
-        for uid in self._books.deadlines.due(now.mono):
+        for uid in self._books.deadlines.due(now.mono, most=AT_A_TIME):
             job = self._books.jobs.get(uid)
             if job is not None:
                 self.follow(job, now)
@@ -76,6 +81,8 @@ class Lifecycle:
         if job.refusal is not None:
             return job.refusal
         if job.cancel:
+            if job.slot is not None:
+                self._books.keep_key(job)  # it is not over as long as it runs
             return Closing(JobPhase.CANCELLED, JobReason.CANCELLED, "cancelled by spec.cancel")
         keeper = self._books.keep_key(job)
         if keeper is not None:
