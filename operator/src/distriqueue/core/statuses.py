@@ -5,6 +5,7 @@ Guarantees: `epoch`, `attempt` and `lastGrant` never fall from one document to t
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -32,6 +33,14 @@ _OUTCOMES = {
     Outcome.FAILED: AttemptOutcome.FAILED,
     Outcome.INTERRUPTED: AttemptOutcome.LOST,
 }
+_STOPPED: Mapping[str, AttemptOutcome] = {
+    StopReason.TIMEOUT: AttemptOutcome.FAILED,
+    StopReason.CANCELLED: AttemptOutcome.STOPPED,
+    StopReason.DEADLINE_EXCEEDED: AttemptOutcome.STOPPED,
+    StopReason.RETRIED: AttemptOutcome.STOPPED,
+}
+"""What an interrupted attempt is by the order that its worker names: it may be an earlier one than the last, or of the
+leader before this one."""
 _NOT_A_REASON = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -75,12 +84,13 @@ def reported(slot: Slot) -> Ending:
     if report.result is not None and (refusal := _refused_result(report)) is not None:
         report = refusal
     outcome = _OUTCOMES[report.outcome]
-    if outcome is AttemptOutcome.LOST and slot.stop and report.reason == slot.stop:
-        outcome = AttemptOutcome.FAILED if slot.stop == StopReason.TIMEOUT else AttemptOutcome.STOPPED
+    if outcome is AttemptOutcome.LOST:
+        outcome = _STOPPED.get(report.reason, outcome)
     reason = report.reason
     if not reason and outcome is not AttemptOutcome.SUCCEEDED:
         lost = outcome is AttemptOutcome.LOST
         reason = AttemptReason.WORKER_STOPPED if lost else AttemptReason.HANDLER_ERROR
+    checkpoint = _bounded(report.checkpoint)
     return Ending(
         number=slot.attempt,
         worker=report.worker,
@@ -94,7 +104,7 @@ def reported(slot: Slot) -> Ending:
         log_tail=report.log_tail,
         result=report.result,
         permanent=report.permanent,
-        checkpoint=_bounded(report.checkpoint) or slot.checkpoint,
+        checkpoint=checkpoint if checkpoint is not None else slot.checkpoint,
     )
 
 
@@ -229,13 +239,18 @@ def running(job: Job, slot: Slot, *, epoch: int, now: Now) -> RawJobStatus:
         "startTime": status["startTime"],
     }
     status["attempts"] = _history(status, entry)
-    if slot.progress is not None:
-        status["progress"] = slot.progress
-    else:
-        status.pop("progress", None)
+    _tell_progress(status, slot, job=job)
     if slot.checkpoint is not None:
         status["checkpoint"] = slot.checkpoint
     return status
+
+
+def _tell_progress(status: RawJobStatus, slot: Slot, *, job: Job) -> None:
+    """Say how far an attempt has come; what is said of the attempt before it does not stay."""
+    if slot.progress is not None:
+        status["progress"] = slot.progress
+    elif job.attempt != slot.attempt:
+        status.pop("progress", None)
 
 
 def ended(job: Job, slot: Slot, ending: Ending, verdict: Verdict, *, epoch: int, now: Now) -> RawJobStatus:
@@ -255,8 +270,7 @@ def ended(job: Job, slot: Slot, ending: Ending, verdict: Verdict, *, epoch: int,
         status["failures"] = counted(status.get("failures"), kind)
     if ending.checkpoint is not None:
         status["checkpoint"] = ending.checkpoint
-    if slot.progress is not None:
-        status["progress"] = slot.progress
+    _tell_progress(status, slot, job=job)
     if ending.error:
         status["error"] = ending.error[:ERROR_LIMIT]
     if verdict.phase is JobPhase.SUCCEEDED:
