@@ -247,7 +247,9 @@ class Leader:
             message: The server's words.
             now: The moment.
         """
-        self._writing.refused(number, fences, message, now)
+        newer = self._writing.refused(number, fences, message, now)
+        if newer is not None:
+            self._admission.shown(newer, now)
         self._proceed(now)
 
     # --- tickets -----------------------------------------------------------------------------------------------

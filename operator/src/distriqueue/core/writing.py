@@ -166,8 +166,11 @@ class Writing:
         elif write.kind is WriteKind.CLOSE:
             books.observer.job_ended(job, job.phase, queue_seconds=0.0)
             books.finish(job, StopReason.OVER)
-        elif write.kind is WriteKind.REOPEN and job.slot is None:
+        elif write.kind is WriteKind.REOPEN:
             job.reopens_at = None
+            if job.slot is not None and job.slot.grant <= job.last_grant:
+                # A worker that was thought lost named an old grant meanwhile: by what is written now, it is over.
+                books.free(job, job.slot, StopReason.OVER)
             books.limit_time(job, now)
             books.place(job, now)
         self.advance(job, now)
@@ -205,7 +208,7 @@ class Writing:
             self._held_since.append((now.mono, job, write.slot))
         return resource
 
-    def refused(self, number: int, fences: frozenset[Fence], message: str, now: Now) -> None:
+    def refused(self, number: int, fences: frozenset[Fence], message: str, now: Now) -> RawJob | None:
         """The API server refused a write for what it says (422).
 
         Args:
@@ -213,16 +216,25 @@ class Writing:
             fences: The fences that it names.
             message: The server's words.
             now: The moment.
+
+        Returns:
+            What the watch has shown meanwhile: to be read now.
         """
         books = self._books
         write = books.writes.pop(number)
         job = write.job
         if Fence.EPOCH in fences:
             books.step_down("a later leader has written", minimum_epoch=books.epoch)
-            return
+            return None
         if job.write is not write:
-            return
+            return None
         job.write = None
+        skipped, job.skipped = job.skipped, None
+        self._decide_refused(job, write, fences, message, now)
+        return skipped
+
+    def _decide_refused(self, job: Job, write: Write, fences: frozenset[Fence], message: str, now: Now) -> None:
+        books = self._books
         books.observer.write_repeated("Refused")
         self._give_up(job, write)
         slot = job.slot
@@ -236,12 +248,16 @@ class Writing:
             # It came too late, whatever it says: the job is over, or a later grant is. The watch will show which.
             books.finish(job, StopReason.OVER)
             return
-        if slot is not None and slot.report is not None and slot.report.reason != _UNWRITABLE:
-            # The result is something that the schema cannot hold: the attempt has failed, and says so.
+        refused_end = write.kind is WriteKind.END and slot is not None and slot is write.slot
+        if refused_end and slot is not None:
+            slot.progress = slot.checkpoint = None
+        if refused_end and slot is not None and slot.report is not None and slot.report.reason != _UNWRITABLE:
+            # Something of it is what the schema cannot hold: the attempt has failed, and says so.
             slot.report = slot.report.model_copy(
                 update={
                     "outcome": Outcome.FAILED,
                     "result": None,
+                    "checkpoint": None,
                     "reason": _UNWRITABLE,
                     "error": f"the API server refused the status: {message}"[:2000],
                     "log_tail": "",
