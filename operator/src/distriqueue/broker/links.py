@@ -43,6 +43,7 @@ frozen leader's reports move on after two to three of these."""
 CONFIRM_SECONDS: Final = 10.0
 """Without a confirm for so long, the queue or the broker is in trouble."""
 CONNECT_SECONDS: Final = 10.0
+CLOSE_SECONDS: Final = 2.0
 REPORTS_PREFETCH: Final = 2000
 BLOCKED_POLL_SECONDS: Final = 0.5
 """How often we look whether the broker has blocked us; a publish that meets it knows at once."""
@@ -338,7 +339,11 @@ class LeaderLink:
         if self._watching_blocks is not None:
             self._watching_blocks.cancel()
             await asyncio.gather(self._watching_blocks, return_exceptions=True)
-        for connection in self._connections:
-            with contextlib.suppress(OSError, aiormq.exceptions.AMQPError, TimeoutError):
-                async with asyncio.timeout(2.0):
-                    await connection.close()
+        # Side by side: one that an alarm blocks does not answer, and the reports of the other wait for the next leader.
+        await asyncio.gather(*map(self._close, self._connections))
+
+    @staticmethod
+    async def _close(connection: AbstractConnection) -> None:
+        with contextlib.suppress(OSError, aiormq.exceptions.AMQPError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await connection.close()
