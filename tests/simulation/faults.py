@@ -21,42 +21,42 @@ class Faults:
         self._api = world.api
         self._broker = world.broker
         self.active = world.climate.between > 0
-        self._kinds: list[Callable[[], None]] = [
-            self._kill_leader,
-            self._freeze_leader,
-            self._block_leader,
-            self._stop_leader,
-            self._cut_off_leader,
-            self._kill_worker,
-            self._freeze_worker,
-            self._freeze_worker,
-            self._freeze_both,
-            self._block_worker,
-            self._cut_off_worker,
-            self._cut_off_worker,
-            self._drain_worker,
-            self._cut_connection,
-            self._cut_connection,
-            self._stall_channel,
-            self._stall_leader,
-            self._stall_leader,
-            self._raise_alarm,
-            self._silence_api_server,
-            self._break_watches,
-            self._reset_broker,
-            self._delete_something,
-            self._install_again,
-        ]
+        made: dict[str, Callable[[], None]] = {
+            "kill leader": self._kill_leader,
+            "freeze leader": self._freeze_leader,
+            "block leader": self._block_leader,
+            "stop leader": self._stop_leader,
+            "cut off leader": self._cut_off_leader,
+            "stall leader": self._stall_leader,
+            "choke leader": self._choke_leader,
+            "kill worker": self._kill_worker,
+            "freeze worker": self._freeze_worker,
+            "freeze both": self._freeze_both,
+            "block worker": self._block_worker,
+            "cut off worker": self._cut_off_worker,
+            "drain worker": self._drain_worker,
+            "cut connection": self._cut_connection,
+            "stall channel": self._stall_channel,
+            "raise alarm": self._raise_alarm,
+            "silence API server": self._silence_api_server,
+            "break watches": self._break_watches,
+            "reset broker": self._reset_broker,
+            "delete job": self._delete_job,
+            "delete worker": self._delete_worker,
+            "delete Lease": self._delete_lease,
+            "install again": self._install_again,
+        }
+        self._kinds = [(name, made[name]) for name in world.climate.faults]
 
     def begin(self) -> None:
         """From here on things go wrong."""
         if not self.active:
             return
-        climate, weather, rng = self._world.climate, self._api.weather, self._rng
+        climate, weather = self._world.climate, self._api.weather
         weather.lost = weather.answer_lost = weather.late = climate.requests
         self._broker.weather.late = True
-        self._broker.weather.slow = rng.choice([0.0, 0.01, 0.1])
-        self._broker.weather.doubled = rng.choice([0.0, 0.05, 0.3])
+        self._broker.weather.slow = climate.slow
+        self._broker.weather.doubled = climate.doubled
         self._wait()
 
     def stop(self) -> None:
@@ -79,8 +79,8 @@ class Faults:
 
         def strike() -> None:
             if self.active:
-                fault = self._rng.choice(self._kinds)
-                self._scheduler.say("fault:", fault.__name__)
+                name, fault = self._rng.choice(self._kinds)
+                self._scheduler.say("fault:", name)
                 fault()
                 self._wait()
 
@@ -182,6 +182,15 @@ class Faults:
         if replica is not None and replica.term is not None:
             replica.term.link.stall(rng.choice(["inbox", "inbox", "reports"]), rng.choice([5.0, 16.0, 22.0]))
 
+    def _choke_leader(self) -> None:
+        """What a leader sends is stuck for a while, and often the leader is gone when it arrives."""
+        rng, replica = self._rng, self._leading()
+        if replica is not None and replica.term is not None:
+            seconds = rng.uniform(0.5, 10.0)
+            replica.term.link.stall_up(seconds)
+            if rng.random() < 0.7:
+                self._scheduler.after(rng.uniform(0.1, seconds), replica.kill)
+
     def _raise_alarm(self) -> None:
         self._broker.raise_alarm(self._rng.choice([1.0, 4.0, 16.0]))
 
@@ -197,16 +206,19 @@ class Faults:
         if self._rng.random() < 0.3:
             self._broker.reset()
 
-    def _delete_something(self) -> None:
-        api, draw = self._api, self._rng.random()
-        if draw < 0.4 and api.jobs:
-            api.delete_job(self._rng.choice(sorted(api.jobs)))
-        elif draw < 0.7 and api.workers:
-            name = self._rng.choice(sorted(api.workers))
-            self._world.deleted_workers[name] = api.workers[name]
-            api.delete_worker(name)
-        else:
-            api.lease = None
+    def _delete_job(self) -> None:
+        if self._api.jobs:
+            self._api.delete_job(self._rng.choice(sorted(self._api.jobs)))
+
+    def _delete_worker(self) -> None:
+        """Somebody deletes a DistributedWorker."""
+        if self._api.workers:
+            name = self._rng.choice(sorted(self._api.workers))
+            self._world.deleted_workers[name] = self._api.workers[name]
+            self._api.delete_worker(name)
+
+    def _delete_lease(self) -> None:
+        self._api.lease = None
 
     def _install_again(self) -> None:
         """The operator goes with its Lease and the workers' resources, and comes again; the workers stay."""

@@ -17,6 +17,7 @@ from distriqueue.core.times import Now
 from distriqueue_protocol.messages import NO_GRANT, Answer, Claim, Report, SessionMessage
 from distriqueue_worker import custody as custody_module
 from distriqueue_worker.custody import Custody
+from tests.simulation import api_server
 from tests.simulation.api_server import ApiServer
 
 Patch = pytest.MonkeyPatch
@@ -61,16 +62,6 @@ def old_heartbeats_count(patch: Patch) -> None:
         return really(self, message, mono=mono)
 
     patch.setattr(Roster, "hear", hear)
-
-
-def old_leaders_are_obeyed(patch: Patch) -> None:
-    """A worker listens to leaders of every epoch."""
-    really = Custody._hear
-
-    def hear(self: Custody, epoch: int, now: float) -> bool:
-        return really(self, max(epoch, self.epoch), now)
-
-    patch.setattr(Custody, "_hear", hear)
 
 
 def losses_need_no_proof(patch: Patch) -> None:
@@ -122,28 +113,16 @@ def stale_reports_are_accepted(patch: Patch) -> None:
     patch.setattr(Granting, "report", report)
 
 
-def writes_have_no_precondition(patch: Patch) -> None:
-    """A status write lands, whatever version it was decided on."""
+def writes_land_as_they_come(patch: Patch) -> None:
+    """A status write lands, whatever version it was decided on, and whatever it says: no precondition, no fence."""
     patch.setattr(ApiServer, "is_current", staticmethod(lambda _job, _version: True))
+    patch.setattr(api_server, "broken_fences", lambda _old, _new, *, retry=0: frozenset())  # noqa: ARG005
 
 
 def a_created_lease_proves_nothing(patch: Patch) -> None:
     """Whoever had to create the Lease leads at once."""
     really = ApiServer.take_lease
     patch.setattr(ApiServer, "take_lease", lambda self, holder: (really(self, holder)[0], False))
-
-
-def workers_need_no_resource(patch: Patch) -> None:
-    """Something is granted to a worker before a resource names it."""
-    really = Roster.hear
-
-    def hear(self: Roster, message: SessionMessage, *, mono: float) -> Session | str:
-        session = really(self, message, mono=mono)
-        if isinstance(session, Session):
-            session.written = True
-        return session
-
-    patch.setattr(Roster, "hear", hear)
 
 
 def suspended_jobs_start(patch: Patch) -> None:
@@ -156,34 +135,21 @@ def suspended_jobs_start(patch: Patch) -> None:
     patch.setattr(Job, "read_wishes", read_wishes)
 
 
-def deletions_have_no_precondition(patch: Patch) -> None:
-    """A job is deleted when its time to live is over, although somebody has asked for a retry meanwhile."""
-    really = ApiServer.delete_job
-    patch.setattr(
-        ApiServer,
-        "delete_job",
-        lambda self, name, *, writer="", uid=None, version=None: really(self, name, writer=writer),  # noqa: ARG005
-    )
-
-
 GUARDS: dict[str, Callable[[Patch], None]] = {
     guard.__name__: guard
     for guard in (
         claims_are_not_checked,
         a_cancel_frees_the_slot,
         old_heartbeats_count,
-        old_leaders_are_obeyed,
         losses_need_no_proof,
         reports_are_acked_at_once,
         nobody_calls_the_roll,
         workers_do_not_fence_themselves,
         workers_stop_too_late,
         stale_reports_are_accepted,
-        writes_have_no_precondition,
+        writes_land_as_they_come,
         a_created_lease_proves_nothing,
-        workers_need_no_resource,
         suspended_jobs_start,
-        deletions_have_no_precondition,
     )
 }
 """By name."""

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from distriqueue.api.phases import FINAL_JOB_PHASES
+from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
 from distriqueue.api.raw import RawJob
 from distriqueue_protocol.messages import NO_GRANT, GrantId, Marker, Outcome, Report, Ticket
 from tests.simulation import statuses
@@ -103,7 +103,9 @@ class History:
             raise ViolationError("confirmed success", f"{name}: {grant} starts, {self._safe[uid]} has succeeded")
         job = self.api.jobs.get(name)
         if job is not None and job["metadata"]["uid"] == uid and uid not in self.tampered:
-            why = statuses.forbids(job, scheduler.now, changed=self._changed.get(uid, 0.0), forgiven=self.forgiven)
+            why = statuses.forbids(
+                job, scheduler.now, changed=self._changed.get(uid, float("-inf")), forgiven=self.forgiven
+            )
             if why:
                 raise ViolationError("must not start", f"{name}: {grant} starts on {worker}: {why}")
         return run
@@ -184,6 +186,8 @@ class History:
         job = self.api.jobs.get(report.name)
         if job is None or job["metadata"]["uid"] != report.uid or report.uid in self.tampered:
             return
+        if job["status"].get("phase") in {JobPhase.CANCELLED, JobPhase.FAILED}:
+            return  # closed, and the report refused
         over = statuses.last_grant(job)
         if over < report.grant and self.granted.get(report.uid, NO_GRANT) <= report.grant:
             raise ViolationError("ack after write", f"{report.name}: {report.grant} acked, not written; over: {over}")
@@ -219,7 +223,8 @@ class History:
             self.accepted[generation] += 1
             if self.accepted[generation] > 1:
                 raise ViolationError("one result", f"{new['metadata']['name']} has ended twice")
-            if over < self.granted.get(uid, NO_GRANT):
+            # A job that is closed while nobody has it may have had an attempt that died before anybody heard of it.
+            if statuses.last_grant(old) < over < self.granted.get(uid, NO_GRANT):
                 raise ViolationError("one result", f"{new['metadata']['name']}: {self.granted[uid]} is not over")
 
     def removed(self, job: RawJob, writer: str) -> None:

@@ -68,6 +68,8 @@ def check_endings(old: RawJob, new: RawJob) -> None:
         raise ViolationError("lastGrant", f"{name}: rose, and {set(fresh)} ended at attempt {after.get('attempt')}")
     if fresh and not raised:
         raise ViolationError("lastGrant", f"{name}: attempts {set(fresh)} ended, and it did not rise")
+    if _failures(after) > _failures(before) and not fresh:
+        raise ViolationError("attempts end once", f"{name}: a failure more, and no attempt ended")
     if after.get("phase") == "Succeeded" != before.get("phase"):
         told = after["result"]["grant"]
         if told != str(last_grant(new)):
@@ -95,7 +97,7 @@ def forbids(job: RawJob, now: float, *, changed: float, forgiven: float) -> str:
     Args:
         job: As the API server has it.
         now: Seconds of the world.
-        changed: When a person changed the spec last.
+        changed: When a person changed the spec last; long ago if nobody did.
         forgiven: By how many seconds the wall clocks of leaders may be wrong.
     """
     spec, status = job["spec"], job["status"]
@@ -104,7 +106,7 @@ def forbids(job: RawJob, now: float, *, changed: float, forgiven: float) -> str:
     if now - changed < HEARD_SECONDS:
         return ""
     if spec.get("cancel") or spec.get("suspend"):
-        return f"it was cancelled or suspended {now - changed:.1f} s ago"
+        return f"it is cancelled or suspended, since {now - changed:.1f} s"
     after, created = seconds(spec.get("startAfter")), seconds(job["metadata"].get("creationTimestamp")) or 0.0
     deadline = spec.get("deadlineSeconds")
     if deadline is not None and not spec.get("retryGeneration", 0):
@@ -125,6 +127,10 @@ def is_undone(job: RawJob, now: float, forgiven: float) -> bool:
         return True
     ended, ttl = seconds(status.get("completionTime")), spec.get("ttlSecondsAfterFinished", DEFAULT_TTL_SECONDS)
     return ended is not None and EPOCH_OF_TIME + now - ended > ttl + forgiven + HEARD_SECONDS
+
+
+def _failures(status: RawJobStatus) -> int:
+    return sum(count for count in status.get("failures", {}).values() if isinstance(count, int))
 
 
 def _numbers(status: RawJobStatus) -> list[object]:

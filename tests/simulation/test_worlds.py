@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.simulation.worlds import PEACE, World
+from tests.simulation.climates import PEACE
+from tests.simulation.worlds import World
 
-SEEDS = 200
+SEEDS = 300
 CHUNK = 25
 
 

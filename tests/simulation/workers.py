@@ -225,7 +225,7 @@ class SimulatedWorker(Process):
         """A handler that is asked may take a while, and may come to its end; one that is killed dies, or cannot."""
         rng = self._rng
         stuck = rng.random() < STUCK
-        seconds = rng.uniform(0, rng.choice([0.1, 0.1, 3.0])) if at_once else rng.uniform(0, rng.choice([0.1, 14.0]))
+        seconds = rng.uniform(0, rng.choice([0.1, 0.1, 14.0])) if at_once else rng.uniform(0, rng.choice([0.1, 14.0]))
         result = None if at_once or rng.random() < 0.7 else Result(Outcome.SUCCEEDED, value={"grant": str(grant)})
         self.scheduler.after(STUCK_SECONDS if stuck else seconds, lambda: self._end(grant, result))
 

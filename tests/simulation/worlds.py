@@ -4,7 +4,6 @@
 has not reached a final phase or when somebody still holds something that is over. The same seed replays exactly.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 
@@ -12,6 +11,7 @@ from distriqueue.api.raw import RawJobSpec, RawWorker
 from distriqueue.core.times import microtime, whole_seconds
 from tests.simulation.api_server import ApiServer
 from tests.simulation.broker import Broker
+from tests.simulation.climates import Climate
 from tests.simulation.faults import Faults
 from tests.simulation.histories import History
 from tests.simulation.people import RESUMED_SECONDS, People
@@ -20,46 +20,9 @@ from tests.simulation.scheduling import Pace, Scheduler
 from tests.simulation.statuses import EPOCH_OF_TIME, ViolationError, is_undone
 from tests.simulation.workers import SimulatedWorker
 
-PEOPLE = True
+_PLANS = ["ok", "ok", "ok", "ok", "ok", "fail", "fail", "permanent", "timeout", "memory"]
 CALM_SECONDS = 1200.0
 """How long a world may take to finish its jobs once nothing goes wrong any more."""
-
-
-@dataclass(frozen=True)
-class Climate:
-    """How bad it gets.
-
-    Attributes:
-        seconds: How long there are faults.
-        between: Mean seconds between two faults; 0 for none.
-        requests: Share of requests to the API server that are lost, and of answers, and of late ones.
-        crashes: Chance of a crash before a command of the leader.
-        busy: How often in a second people do something to a job, and the share of jobs that are unusual.
-        skew: By how many seconds the wall clocks of the leaders may be wrong.
-    """
-
-    seconds: float = 60.0
-    between: float = 4.0
-    requests: float = 0.02
-    crashes: float = 0.002
-    busy: float = 0.0
-    skew: float = 0.0
-
-    @classmethod
-    def draw(cls, rng: Random) -> "Climate":
-        """Make one up."""
-        return cls(
-            seconds=rng.choice([20.0, 50.0, 90.0]),
-            between=rng.choice([1.0, 3.0, 8.0]),
-            requests=rng.choice([0.0, 0.02, 0.1]),
-            crashes=rng.choice([0.0, 0.001, 0.01]),
-            busy=rng.choice([0.0, 0.2, 0.6]) if PEOPLE else 0.0,
-            skew=rng.choice([0.0, 30.0]),
-        )
-
-
-_PLANS = ["ok", "ok", "ok", "ok", "ok", "fail", "fail", "permanent", "timeout", "memory"]
-PEACE = Climate(seconds=1.0, between=0.0, requests=0.0, crashes=0.0)
 
 
 class World:
@@ -97,7 +60,7 @@ class World:
             self._start_replica(f"operator-{number}")
         for number in range(rng.randint(1, 4)):
             self._start_worker(f"worker-{number}", slots=rng.randint(1, 3))
-        self._submit(rng.randint(4, 25))
+        self._submit(rng.randint(4, self.climate.jobs))
         self.faults.begin()
         if self.climate.busy:
             self.scheduler.after(1.0, self._live)
@@ -183,12 +146,12 @@ class World:
             self.jobs += 1
             name = f"job-{self.jobs}"
             plan = [rng.choice(_PLANS) for _ in range(3)]
+            seconds = rng.choice([0.0, 0.1, 1.0, rng.uniform(0, 20)])
+            if rng.random() < self.climate.long:
+                seconds = rng.uniform(10, 30)
             spec: RawJobSpec = {
                 "type": "any",
-                "payload": {
-                    "plan": plan,
-                    "seconds": rng.choice([0.0, 0.1, 1.0, rng.uniform(0, 20), rng.uniform(10, 30)]),
-                },
+                "payload": {"plan": plan, "seconds": seconds},
                 "priority": rng.choice(["High", "Medium", "Low"]),
                 "maxAttempts": rng.randint(1, 5),
                 "backoff": {"initialSeconds": rng.choice([0, 1, 5]), "maxSeconds": 8},
