@@ -9,7 +9,7 @@ only then is anything written.
 from typing import Final
 
 from distriqueue.api.conditions import JobReason
-from distriqueue.api.phases import JobPhase
+from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
 from distriqueue.api.raw import RawJobSpec
 from distriqueue.core.books import Books
 from distriqueue.core.jobs import PRIORITIES, Closing, Job, Stage
@@ -62,8 +62,17 @@ class Lifecycle:
         """The takeover is done: act on what every spec asks for, those jobs first that were here first."""
         books = self._books
         keyed = [job for job in books.jobs.values() if job.dedup_key is not None]
-        # Of two that were created in one second, the one that has been worked on was let in before the other.
-        keyed.sort(key=lambda job: (job.slot is None, job.attempt == 0, job.created, job.resource_version))
+        # One that was over, and is to run again, comes after those that never were. Of two that were created in one
+        # second, the one that has been worked on was let in before the other.
+        keyed.sort(
+            key=lambda job: (
+                job.slot is None,
+                job.phase in FINAL_JOB_PHASES,
+                job.attempt == 0,
+                job.created,
+                job.resource_version,
+            )
+        )
         for job in keyed:
             self.follow(job, now)
         for job in list(books.jobs.values()):
