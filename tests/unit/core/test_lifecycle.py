@@ -419,8 +419,8 @@ def test_progress_is_written_along_with_running_and_then_now_and_then() -> None:
 def test_the_next_attempt_gets_the_checkpoint_of_the_last_one() -> None:
     desk, worker = leading("a", backoff={"initialSeconds": 0})
     grant = worker.granted("a")
-    say(worker, grant, checkpoint={"row": 7})
-    desk.report(worker, "a", grant, outcome="Failed")
+    say(worker, grant, checkpoint={"row": 6})
+    desk.report(worker, "a", grant, outcome="Failed", checkpoint={"row": 7})
     status = desk.land(desk.write())
     assert status["checkpoint"] == {"row": 7}
     number = worker.ask("a", attempt=2)

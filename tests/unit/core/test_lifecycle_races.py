@@ -7,6 +7,7 @@ import pytest
 from distriqueue.api.fences import Fence
 from distriqueue.api.raw import RawJobStatus
 from distriqueue.core.commands import PublishTicket, WriteStatus
+from distriqueue.core.findings import Finding
 from distriqueue.core.times import microtime
 from distriqueue_protocol.messages import GrantId, Progress, SessionMessage
 from tests.unit.core.desk import WALL, Desk, Worker, acked, held, introduced, raw_job, raw_worker
@@ -107,6 +108,18 @@ def test_what_was_shown_while_a_write_was_under_way_is_read_when_a_fence_refuses
     assert introduced(desk, "other").granted("a", attempt=5)
 
 
+def test_a_job_whose_write_a_fence_refuses_though_it_is_not_over_runs_again() -> None:
+    desk, worker = leading("a")
+    grant = worker.granted("a")
+    desk.report(worker, "a", grant)
+    desk.show("a", {"phase": "Pending"})
+    desk.leader.on_write_refused(desk.write().id, frozenset({Fence.ATTEMPT}), "", desk.now)
+    desk.leader.auditor.shown = {"uid-a": raw_job("a")}
+    desk.wait(15)
+    assert desk.leader.auditor.findings == {Finding.NOT_ENTERED: 1}
+    assert introduced(desk, "other").granted("a") > grant
+
+
 def test_a_refused_running_leaves_the_report_alone() -> None:
     desk, worker = leading("a")
     grant = worker.granted("a")
@@ -159,6 +172,27 @@ def test_an_empty_checkpoint_is_one(checkpoint: Any) -> None:
     assert desk.write().status["checkpoint"] == checkpoint
 
 
+def test_a_checkpoint_is_dropped_by_a_handler_that_says_so() -> None:
+    earlier: RawJobStatus = {"phase": "Retrying", "attempt": 1, "checkpoint": {"row": 1}}
+    desk = Desk([raw_job("a", status=earlier), raw_job("b", status=earlier)]).lead()
+    worker = introduced(desk)
+    grant = worker.granted("a", attempt=2)
+    desk.report(worker, "a", grant, attempt=2, outcome="Failed")
+    assert "checkpoint" not in desk.write().status
+    progress(worker, worker.granted("b", attempt=2), percent=1)
+    assert "checkpoint" not in next(c for c in desk.wait(2) if isinstance(c, WriteStatus)).status
+
+
+def test_a_checkpoint_that_nobody_can_store_is_not_heard() -> None:
+    earlier: RawJobStatus = {"phase": "Retrying", "attempt": 1, "checkpoint": {"row": 1}}
+    desk = Desk([raw_job("a", status=earlier)]).lead()
+    worker = introduced(desk)
+    grant = worker.granted("a", attempt=2)
+    progress(worker, grant, checkpoint=2**70)
+    desk.report(worker, "a", grant, attempt=2, outcome="Failed", checkpoint=2**70)
+    assert desk.write().status["checkpoint"] == {"row": 1}
+
+
 def test_the_progress_of_an_earlier_attempt_is_not_that_of_the_last_one() -> None:
     earlier: RawJobStatus = {
         "phase": "Retrying",
@@ -198,6 +232,32 @@ def test_a_cancelled_job_that_still_runs_keeps_its_key_over_a_takeover() -> None
     desk.lead()
     write = desk.write()
     assert (write.name, write.status["conditions"][-1]["reason"]) == ("b", "Duplicate")
+
+
+def test_a_job_that_succeeded_and_may_not_run_again_has_no_result_and_no_complete_any_more() -> None:
+    succeeded: RawJobStatus = {
+        "phase": "Succeeded",
+        "attempt": 1,
+        "result": 1,
+        "conditions": [
+            {"type": "Accepted", "status": "True", "reason": "Accepted"},
+            {"type": "Complete", "status": "True", "reason": "Succeeded"},
+        ],
+    }
+    desk, _ = leading("b", dedupKey="k")
+    desk.show("a", succeeded, version=12, dedupKey="k", retryGeneration=1)
+    status = desk.write().status
+    assert (status["phase"], "result" in status) == ("Cancelled", False)
+    assert [one["type"] for one in status["conditions"]] == ["Accepted", "Failed"]
+
+
+def test_at_a_takeover_a_job_that_never_ended_has_its_key_before_one_that_is_to_run_again() -> None:
+    dead: RawJobStatus = {"phase": "Dead", "attempt": 3}
+    desk = Desk(
+        [raw_job("a", status=dead, dedupKey="k", retryGeneration=1), raw_job("b", dedupKey="k", created=WALL + 10)]
+    ).lead()
+    write = desk.write()
+    assert (write.name, write.status["conditions"][-1]["reason"]) == ("a", "Duplicate")
 
 
 # --- memory ------------------------------------------------------------------------------------------------------

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from distriqueue.api.conditions import AttemptReason
-from distriqueue.api.limits import CHECKPOINT_LIMIT_BYTES
 from distriqueue.api.phases import JobPhase
 from distriqueue.core import announcing
 from distriqueue.core.books import Books
-from distriqueue.core.jobs import Job, Loss, Slot, Stage, json_bytes
+from distriqueue.core.jobs import Job, Loss, Slot, Stage, is_storable
 from distriqueue.core.roster import Session
 from distriqueue.core.times import Now, microtime
 from distriqueue.core.writing import Writing
@@ -179,8 +178,8 @@ class Granting:
                 slot.progress["percent"] = word.percent
             if word.message:
                 slot.progress["message"] = word.message
-            if word.checkpoint is not None and json_bytes(word.checkpoint) <= CHECKPOINT_LIMIT_BYTES:
-                slot.checkpoint = word.checkpoint
+            if is_storable(word.checkpoint):
+                slot.checkpoint, slot.checkpointed = word.checkpoint, True
             self._writing.tell(self._books.jobs[uid], slot, now)
 
     # --- reports -----------------------------------------------------------------------------------------------

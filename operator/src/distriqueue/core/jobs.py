@@ -75,7 +75,8 @@ class Slot:
         announced: `Running` was written, or is being written.
         stop: Why its worker is told to stop the handler; empty when it is not.
         progress: The last word of the handler about how far it has come, and when it was heard.
-        checkpoint: What it would leave for the next attempt.
+        checkpoint: What it would leave for the next attempt; None for nothing.
+        checkpointed: It has said what that is; before that, what the attempt before left still counts.
         untold: Since when it has said something that no write carries (monotonic).
     """
 
@@ -94,6 +95,7 @@ class Slot:
     stop: str = ""
     progress: RawProgress | None = None
     checkpoint: JsonValue = None
+    checkpointed: bool = False
     untold: float | None = None
 
 
@@ -266,8 +268,20 @@ def is_over(resource: RawJob) -> bool:
 
 
 def json_bytes(value: JsonValue) -> int:
-    """The size of a payload or checkpoint: its JSON text without spaces, in UTF-8."""
+    """The size of a payload or checkpoint: its JSON text without spaces, in UTF-8.
+
+    Raises:
+        TypeError: It is not JSON that Kubernetes can store.
+    """
     return len(orjson.dumps(value))
+
+
+def is_storable(checkpoint: JsonValue) -> bool:
+    """Whether a checkpoint may be written; workers see to that, but a leader must not fall over one that did not."""
+    try:
+        return json_bytes(checkpoint) <= limits.CHECKPOINT_LIMIT_BYTES
+    except TypeError:  # numbers beyond 64 bits, or nested too deeply
+        return False
 
 
 def _backoff(spec: RawJobSpec) -> Backoff:

@@ -14,7 +14,6 @@ from pydantic import JsonValue
 
 from distriqueue.api.conditions import AttemptReason, JobCondition, JobReason
 from distriqueue.api.limits import (
-    CHECKPOINT_LIMIT_BYTES,
     ERROR_LIMIT,
     HISTORY_LIMIT,
     LOG_TAIL_LIMIT,
@@ -23,7 +22,7 @@ from distriqueue.api.limits import (
 )
 from distriqueue.api.phases import FINAL_JOB_PHASES, AttemptOutcome, JobPhase
 from distriqueue.api.raw import RawAttempt, RawCondition, RawJobStatus
-from distriqueue.core.jobs import Closing, Job, Loss, Slot, json_bytes
+from distriqueue.core.jobs import Closing, Job, Loss, Slot, is_storable
 from distriqueue.core.retrying import Verdict, counted, failure_class
 from distriqueue.core.times import Now, checked, microtime, whole_seconds
 from distriqueue_protocol.messages import GrantId, Outcome, Report, StopReason
@@ -52,6 +51,8 @@ class Ending:
         grant: What `lastGrant` rises to.
         result: JSON value of a success.
         permanent: The handler said that another attempt cannot help.
+        checkpoint: What it left for the next attempt; None for nothing.
+        checkpointed: Whether it said so; else what was left before still counts.
     """
 
     number: int
@@ -67,6 +68,7 @@ class Ending:
     result: object = None
     permanent: bool = False
     checkpoint: JsonValue = None
+    checkpointed: bool = False
 
 
 def ending(slot: Slot, *, now: Now) -> Ending:
@@ -90,7 +92,7 @@ def reported(slot: Slot) -> Ending:
     if not reason and outcome is not AttemptOutcome.SUCCEEDED:
         lost = outcome is AttemptOutcome.LOST
         reason = AttemptReason.WORKER_STOPPED if lost else AttemptReason.HANDLER_ERROR
-    checkpoint = _bounded(report.checkpoint)
+    told = is_storable(report.checkpoint)
     return Ending(
         number=slot.attempt,
         worker=report.worker,
@@ -104,13 +106,9 @@ def reported(slot: Slot) -> Ending:
         log_tail=report.log_tail,
         result=report.result,
         permanent=report.permanent,
-        checkpoint=checkpoint if checkpoint is not None else slot.checkpoint,
+        checkpoint=report.checkpoint if told else slot.checkpoint,
+        checkpointed=told or slot.checkpointed,
     )
-
-
-def _bounded(checkpoint: JsonValue) -> JsonValue:
-    """A checkpoint that is larger than it may be is none; the worker had told the handler."""
-    return checkpoint if checkpoint is None or json_bytes(checkpoint) <= CHECKPOINT_LIMIT_BYTES else None
 
 
 def _refused_result(report: Report) -> Report | None:
@@ -145,6 +143,7 @@ def lost(slot: Slot, loss: Loss, *, now: Now) -> Ending:
         reason=loss.reason,
         error=loss.error,
         checkpoint=slot.checkpoint,
+        checkpointed=slot.checkpointed,
     )
 
 
@@ -200,15 +199,20 @@ def reopened(job: Job, *, granted: int, epoch: int, now: Now) -> RawJobStatus:
         now: The moment.
     """
     status = _base(job, phase=JobPhase.PENDING, epoch=epoch, now=now)
-    for key in _OF_ONE_RUN:
-        status.pop(key, None)  # type: ignore[misc]  # the keys of a TypedDict, from a tuple of them
-    ended = (JobCondition.COMPLETE, JobCondition.FAILED)
-    status["conditions"] = [condition for condition in status["conditions"] if condition["type"] not in ended]
+    _forget_run(status)
     grant = max(job.last_grant, GrantId(epoch, granted))
     status["lastGrant"] = {"epoch": grant.epoch, "counter": grant.counter}
     status["retryGeneration"] = job.retry_generation
     status["retryTime"] = microtime(now.wall)
     return status
+
+
+def _forget_run(status: RawJobStatus) -> None:
+    """Drop what a run that is over has said, but for its history."""
+    for key in _OF_ONE_RUN:
+        status.pop(key, None)  # type: ignore[misc]  # the keys of a TypedDict, from a tuple of them
+    ended = (JobCondition.COMPLETE, JobCondition.FAILED)
+    status["conditions"] = [condition for condition in status["conditions"] if condition["type"] not in ended]
 
 
 _OF_ONE_RUN = ("result", "error", "failures", "progress", "completionTime", "nextAttemptTime", "queuedTime")
@@ -240,9 +244,16 @@ def running(job: Job, slot: Slot, *, epoch: int, now: Now) -> RawJobStatus:
     }
     status["attempts"] = _history(status, entry)
     _tell_progress(status, slot, job=job)
-    if slot.checkpoint is not None:
-        status["checkpoint"] = slot.checkpoint
+    if slot.checkpointed:
+        _leave(status, slot.checkpoint)
     return status
+
+
+def _leave(status: RawJobStatus, checkpoint: JsonValue) -> None:
+    if checkpoint is None:
+        status.pop("checkpoint", None)
+    else:
+        status["checkpoint"] = checkpoint
 
 
 def _tell_progress(status: RawJobStatus, slot: Slot, *, job: Job) -> None:
@@ -268,8 +279,8 @@ def ended(job: Job, slot: Slot, ending: Ending, verdict: Verdict, *, epoch: int,
     kind = failure_class(ending.outcome, entry.get("reason", ""))
     if kind is not None:
         status["failures"] = counted(status.get("failures"), kind)
-    if ending.checkpoint is not None:
-        status["checkpoint"] = ending.checkpoint
+    if ending.checkpointed:
+        _leave(status, ending.checkpoint)
     _tell_progress(status, slot, job=job)
     if ending.error:
         status["error"] = ending.error[:ERROR_LIMIT]
@@ -291,6 +302,8 @@ def closed(job: Job, closing: Closing, *, epoch: int, now: Now) -> RawJobStatus:
     """The job ends without an attempt."""
     status = _base(job, phase=closing.phase, epoch=epoch, now=now)
     status.pop("nextAttemptTime", None)
+    if job.phase in FINAL_JOB_PHASES:
+        _forget_run(status)  # it was to run again
     status["completionTime"] = microtime(now.wall)
     if job.retry_generation:
         status["retryGeneration"] = job.retry_generation

@@ -245,19 +245,21 @@ class Writing:
             self.advance(job, now)
             return
         if fences:
-            # It came too late, whatever it says: the job is over, or a later grant is. The watch will show which.
+            # It came too late, whatever it says: the job is over, or a later grant is. The watch will show which; if it
+            # has shown it already and the job is not over, it enters the books anew (`auditing`).
             books.finish(job, StopReason.OVER)
+            books.forget(job)
             return
         refused_end = write.kind is WriteKind.END and slot is not None and slot is write.slot
         if refused_end and slot is not None:
-            slot.progress = slot.checkpoint = None
+            slot.progress, slot.checkpointed = None, False
         if refused_end and slot is not None and slot.report is not None and slot.report.reason != _UNWRITABLE:
             # Something of it is what the schema cannot hold: the attempt has failed, and says so.
             slot.report = slot.report.model_copy(
                 update={
                     "outcome": Outcome.FAILED,
                     "result": None,
-                    "checkpoint": None,
+                    "checkpoint": job.status.get("checkpoint"),
                     "reason": _UNWRITABLE,
                     "error": f"the API server refused the status: {message}"[:2000],
                     "log_tail": "",
