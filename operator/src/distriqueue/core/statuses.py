@@ -231,7 +231,7 @@ def running(job: Job, slot: Slot, *, epoch: int, now: Now) -> RawJobStatus:
     """A worker has had the job for a while."""
     status = _base(job, phase=JobPhase.RUNNING, epoch=epoch, now=now)
     status.pop("nextAttemptTime", None)
-    status["attempt"] = slot.attempt
+    status["attempt"] = max(slot.attempt, status.get("attempt", 0))  # a person may have raised it, and it never falls
     status["worker"] = slot.worker
     status["startTime"] = _start_time(slot)
     if job.queued_time:
