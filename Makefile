@@ -83,8 +83,8 @@ faults-quick: venv ## The quick ones of the faults
 SEEDS ?= 1000
 JOBS ?= 1
 .PHONY: simulate
-simulate: venv ## SEEDS=n made-up worlds of leader and workers under faults, by seed (JOBS=2: on two cores)
-	@$(PY) -m tests.simulation --jobs $(JOBS) 0-$$(($(SEEDS) - 1))
+simulate: venv ## SEEDS=n made-up worlds of leader and workers under faults (JOBS=2: two cores; SEED=n: one, traced)
+	@$(PY) -m tests.simulation --jobs $(JOBS) $(or $(SEED),0-$$(($(SEEDS) - 1)))
 
 .PHONY: unit integration e2e test
 unit: venv ## Tests without I/O, and the simulator's made-up worlds

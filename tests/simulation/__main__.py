@@ -1,4 +1,4 @@
-"""Run worlds: `make simulate SEEDS=n`, or `python -m tests.simulation [--jobs N] SEED|FIRST-LAST...`.
+"""Run worlds: `make simulate SEEDS=n` or `SEED=n`, that is `python -m tests.simulation [--jobs N] SEED|FIRST-LAST...`.
 
 One seed alone is traced: all that happens in its world is printed, ending with what failed. Of several, each that
 fails is named with how to replay it; the same seed gives the same world, to the last message. The exit code is 1 if any
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
         attempts += outcome.attempts
         if outcome.error:
             failed.append(outcome.seed)
-            _say(f"seed {outcome.seed} FAILED: {outcome.error}\n  replay: python -m tests.simulation {outcome.seed}")
+            _say(f"seed {outcome.seed} FAILED: {outcome.error}\n  replay: make simulate SEED={outcome.seed}")
         now = time.monotonic()
         if now - shown >= PROGRESS_SECONDS:
             shown = now

@@ -15,7 +15,7 @@ def test_custody_is_kept(first: int) -> None:
         try:
             World(seed).run()
         except Exception as error:
-            error.add_note(f"replay with: python -m tests.simulation {seed}")
+            error.add_note(f"replay with: make simulate SEED={seed}")
             raise
 
 
