@@ -108,6 +108,29 @@ def test_what_was_shown_while_a_write_was_under_way_is_read_when_a_fence_refuses
     assert introduced(desk, "other").granted("a", attempt=5)
 
 
+def test_a_loss_that_is_refused_is_written_without_what_the_worker_made_up() -> None:
+    desk, worker = leading("a")
+    grant = worker.granted("a")
+    worker.beat(grants=[held(grant, "a").model_copy(update={"start_time": "2026-02-31T00:00:00Z"})])
+    (running,) = [c for c in desk.wait(16) if isinstance(c, WriteStatus)]
+    desk.leader.on_write_refused(running.id, frozenset(), "no such day", desk.now)
+    desk.markers_back()
+    write = desk.write()
+    assert write.status["startTime"] == "2026-02-31T00:00:00Z"
+    desk.leader.on_write_refused(write.id, frozenset(), "no such day", desk.now)
+    desk.idle(1)
+    assert desk.write().status["startTime"] == microtime(WALL + 0.5)
+
+
+def test_a_retry_of_a_job_with_a_spec_that_cannot_be_is_refused_once() -> None:
+    desk, _ = leading("b")
+    desk.leader.on_job(raw_job("a", type="", retryGeneration=1), desk.now)
+    status = desk.land(desk.write())
+    assert (status["phase"], status["retryGeneration"]) == ("Failed", 1)
+    desk.show("a", status, type="", retryGeneration=1)
+    assert not desk.of(WriteStatus)
+
+
 def test_a_job_whose_write_a_fence_refuses_though_it_is_not_over_runs_again() -> None:
     desk, worker = leading("a")
     grant = worker.granted("a")

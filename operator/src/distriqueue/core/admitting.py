@@ -68,7 +68,9 @@ class Admission:
         try:
             job = read_job(resource, wall=now.wall)
         except InvalidSpecError as error:
-            job = read_job(cast("RawJob", {**resource, "spec": {"type": "invalid"}}), wall=now.wall)
+            # What a person wants of it still counts: a retry that no status answers would be refused again and again.
+            spec = {key: value for key, value in resource.get("spec", {}).items() if key not in ("type", "priority")}
+            job = read_job(cast("RawJob", {**resource, "spec": {**spec, "type": "invalid"}}), wall=now.wall)
             books.jobs[job.uid] = job
             books.add_pool(job.pool)
             self._writing.refuse(job, JobReason.INVALID_SPEC, str(error), now)

@@ -252,7 +252,7 @@ class Writing:
             return
         refused_end = write.kind is WriteKind.END and slot is not None and slot is write.slot
         if refused_end and slot is not None:
-            slot.progress, slot.checkpointed = None, False
+            slot.start_time, slot.progress, slot.checkpointed = None, None, False
         if refused_end and slot is not None and slot.report is not None and slot.report.reason != _UNWRITABLE:
             # Something of it is what the schema cannot hold: the attempt has failed, and says so.
             slot.report = slot.report.model_copy(
