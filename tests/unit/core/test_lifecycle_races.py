@@ -64,6 +64,18 @@ def test_a_changed_priority_that_came_after_an_end_without_answer_counts() -> No
     assert [job.priority for job in desk.leader._books.jobs.values()] == ["High"]
 
 
+@pytest.mark.parametrize("wish", [{"cancel": True}, {"suspend": True}, {"retryGeneration": 1}])
+def test_a_wish_that_is_shown_while_a_write_has_no_answer_lets_nothing_start(wish: dict[str, Any]) -> None:
+    desk, worker = leading("a")
+    (queued,) = [c for c in desk.wait(4) if isinstance(c, WriteStatus)]
+    desk.show("a", {"phase": "Pending"}, version=11, **wish)
+    number = worker.ask("a")
+    (answer,) = [answer for answer in worker.answers() if answer.claim == number]
+    assert answer.grant is None
+    desk.leader.on_reread(queued.id, raw_job("a", version=11, **wish), desk.now)
+    assert desk.write().status != queued.status
+
+
 # --- a retry by hand, and a grant that nobody knew of ------------------------------------------------------------
 
 

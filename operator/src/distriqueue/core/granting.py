@@ -8,10 +8,11 @@ A report is accepted when its grant is above `lastGrant` and holds the slot, or 
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 from distriqueue.api.conditions import AttemptReason
 from distriqueue.api.phases import JobPhase
+from distriqueue.api.raw import RawJob, RawJobSpec
 from distriqueue.core import announcing
 from distriqueue.core.books import Books
 from distriqueue.core.jobs import Job, Loss, Slot, Stage, is_storable
@@ -32,6 +33,16 @@ from distriqueue_protocol.messages import (
 
 TIMEOUT_PATIENCE_SECONDS: Final = 30.0
 """So long after the timeout of an attempt its worker is told to stop it; it should have done so by itself."""
+
+
+def _wish_to_come(job: Job, skipped: RawJob) -> Refusal | None:
+    """What the watch has shown that forbids a start, though it is read only when the write under way has its answer."""
+    spec = skipped.get("spec", cast("RawJobSpec", {}))
+    if spec.get("cancel"):
+        return Refusal.CANCELLED
+    if spec.get("suspend"):
+        return Refusal.SUSPENDED
+    return Refusal.NOT_NOW if spec.get("retryGeneration", 0) > job.retry_generation else None
 
 
 class Granting:
@@ -75,6 +86,8 @@ class Granting:
             refusal = Refusal.NOT_NOW
         elif claim.attempt != job.next_attempt or job.stage is Stage.BACKOFF:
             refusal = Refusal.OLD_ATTEMPT
+        elif job.skipped is not None:
+            refusal = _wish_to_come(job, job.skipped)
         if refusal is not None or job is None:
             books.observer.claim_answered(str(refusal))
             return Answer(claim=claim.id, refusal=refusal)
