@@ -75,16 +75,17 @@ def test_the_book_is_replaced_by_a_full_state() -> None:
 
 
 def test_the_roll_call_is_answered_by_the_new_epoch_or_by_hearing_nobody_and_asking_for_nothing() -> None:
-    for epoch, more, answered in [
-        (EPOCH, {}, True),
-        (EPOCH - 1, {}, False),
-        (EPOCH - 1, {"hears_leader": False}, True),
-        (EPOCH - 1, {"hears_leader": False, "claims": (1,)}, False),
-        (EPOCH, {"claims": (1,)}, True),
+    for epoch, more, mono, answered in [
+        (EPOCH, {}, 0.0, True),
+        (EPOCH - 1, {}, WORKER_LOST_SECONDS, False),
+        (EPOCH - 1, {"hears_leader": False}, WORKER_LOST_SECONDS - 0.1, False),
+        (EPOCH - 1, {"hears_leader": False}, WORKER_LOST_SECONDS, True),
+        (EPOCH - 1, {"hears_leader": False, "claims": (1,)}, WORKER_LOST_SECONDS, False),
+        (EPOCH, {"claims": (1,)}, 0.0, True),
     ]:
         one = roster()
         one.expect("incarnation-1", record="w", pod_uid="")
-        one.hear(message(1, epoch=epoch, **more), mono=0.0)  # type: ignore[arg-type]  # a table
+        one.hear(message(1, epoch=epoch, **more), mono=mono)  # type: ignore[arg-type]  # a table
         assert one.expecting == (0 if answered else 1)
 
 

@@ -58,7 +58,11 @@ class AckReports:
 
 @dataclass(frozen=True, slots=True)
 class WriteStatus:
-    """Write a status: `on_written`, or `on_write_refused` for a 422, or (read again) `on_reread`."""
+    """Write a status: `on_written`, or `on_write_refused` for a 422, or (read again) `on_reread`.
+
+    Attributes:
+        settles: It ends an attempt: a worker waits for it, so it goes before those that nobody waits for.
+    """
 
     id: int
     namespace: str
@@ -66,6 +70,7 @@ class WriteStatus:
     uid: str
     resource_version: int
     status: RawJobStatus
+    settles: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from distriqueue.core.commands import DeleteJob
 from distriqueue.core.timers import Timers
 from distriqueue.core.times import Now
 
-AT_A_TIME: Final = 20
-"""Deletions that one tick begins: a hundred thousand jobs of one moment must not become a storm."""
+AT_A_TIME: Final = 60
+"""Deletions that one tick begins: more than jobs that can end in that time, and yet no storm."""
 AGAIN_SECONDS: Final = 30.0
 """After so long a deletion that showed no effect is tried again."""
 

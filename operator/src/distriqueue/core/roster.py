@@ -184,8 +184,11 @@ class Roster:
             supersedes = message.heartbeat.registration.supersedes
             if supersedes is not None and supersedes != session.incarnation:
                 self._supersede(supersedes)
-            # It has answered the roll call, or it says that it obeys nobody and asks for nothing.
-            if message.epoch >= self._epoch or not (session.hears_leader or session.claims):
+            # It has answered the roll call, or it says that it obeys nobody and asks for nothing. The latter may be an
+            # old word that was stuck somewhere. Whoever could speak since the inbox was bound has done so after 15 s,
+            # with a higher number, and whoever could not has stopped its handlers by then.
+            deaf = not (session.hears_leader or session.claims) and mono - self.bound_at >= WORKER_LOST_SECONDS
+            if message.epoch >= self._epoch or deaf:
                 self._expected.discard(session.incarnation)
         session.claims.update((claim.id, claim) for claim in message.claims)
         return session

@@ -126,6 +126,7 @@ class Writing:
                 uid=job.uid,
                 resource_version=job.resource_version,
                 status=status,
+                settles=kind is WriteKind.END,
             )
         )
 

@@ -24,7 +24,7 @@ from distriqueue.api.events import ACTIONS, NORMAL_REASONS, NOTE_LIMIT_BYTES
 from distriqueue.core.commands import EmitEvent
 from distriqueue.core.times import microtime
 from distriqueue.kube.client import MERGE_PATCH, METADATA_ONLY, KubeClient
-from distriqueue.kube.errors import KubeError, NotFound
+from distriqueue.kube.errors import NotFound
 from distriqueue.kube.resources import EVENTS, JOBS, LEASES, WORKERS
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ class EventRecorder:
             event, at = await self._waiting.get()
             try:
                 self._count("Repeated" if await self._repeat(event, at) else "Created")
-            except KubeError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next Event is not to blame
                 self._count("Failed")
                 _LOG.info(
                     "an Event was not made", about=event.name or event.kind, reason=event.reason, error=str(error)[:500]

@@ -383,6 +383,8 @@ class Feed:
     def _bury(self, scope: _Scope, uids: Iterable[str]) -> None:
         """Deliver DELETED for what is known and was found missing."""
         for uid in uids:
+            if scope.gone is not None:
+                scope.gone.add(uid)  # a reading of it that is under way must not bring it back
             namespace, name, version = scope.known.pop(uid, ("", "", 0))
             if version:
                 metadata = {"namespace": namespace, "name": name, "uid": uid, "resourceVersion": scope.version}

@@ -127,6 +127,7 @@ class Term:
         self._ended: asyncio.Future[TermEnd] = asyncio.get_running_loop().create_future()
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: deque[WriteStatus] = deque()
         self._writes: deque[WriteStatus] = deque()
         self._writers = 0
         self._pools: dict[str, asyncio.Task[None]] = {}
@@ -365,7 +366,7 @@ class Term:
     def _carry_out(self, command: Command) -> None:
         match command:
             case WriteStatus():
-                self._writes.append(command)
+                (self._ends if command.settles else self._writes).append(command)
                 if self._writers < self._write_concurrency:
                     self._writers += 1
                     self._spawn(self._write_all())
@@ -468,8 +469,8 @@ class Term:
     async def _write_all(self) -> None:
         """One of the writers: takes writes until there are none."""
         try:
-            while self._writes and not self._ended.done():
-                await self._write(self._writes.popleft())
+            while (self._ends or self._writes) and not self._ended.done():
+                await self._write((self._ends or self._writes).popleft())
         finally:
             self._writers -= 1
 
