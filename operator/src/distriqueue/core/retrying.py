@@ -93,7 +93,8 @@ def decide(job: Job, *, outcome: AttemptOutcome, reason: str, permanent: bool, d
     """Decide what follows an attempt of a job.
 
     A lost attempt is not the handler's failure: the next one follows at once. It counts all the same, so that a job
-    which takes its worker down with it does not do so for ever, and `maxAttempts: 1` means at most one start.
+    which takes its worker down with it does not do so for ever, and `maxAttempts: 1` means at most one start
+    of which anybody knows.
 
     Args:
         job: With its status as it was before this end.
