@@ -230,11 +230,15 @@ def test_an_upgrade_really_upgrades_the_definitions(cluster: Cluster, tmp_path: 
     older = _chart_with_older_definitions(tmp_path / "distriqueue")
     cluster.helm("install", RELEASE, str(older))
     try:
-        assert "timeoutSeconds" not in _spec_properties(cluster)
+        assert LATER_FIELD not in _spec_properties(cluster)
         cluster.helm("upgrade", RELEASE, str(CHART))
-        assert "timeoutSeconds" in _spec_properties(cluster)
+        assert LATER_FIELD in _spec_properties(cluster)
     finally:
         cluster.helm("uninstall", RELEASE)
+
+
+LATER_FIELD = "ttlSecondsAfterFinished"
+"""A field that no rule names."""
 
 
 def _chart_with_older_definitions(folder: Path) -> Path:
@@ -242,7 +246,7 @@ def _chart_with_older_definitions(folder: Path) -> Path:
     shutil.copytree(CHART, folder)
     jobs = next(item for item in template_file(VALUES_FILES[0]).of("CustomResourceDefinition") if "jobs" in str(item))
     properties = jobs["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-    del properties["timeoutSeconds"]
+    del properties[LATER_FIELD]
     text = yaml.safe_dump(jobs).replace("{{", '{{ "{{" }}')
     (folder / "templates" / "crds" / "distributedjobs.yaml").write_text(text)
     return folder
