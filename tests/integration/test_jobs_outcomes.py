@@ -122,7 +122,7 @@ async def test_a_failing_job_is_tried_again_and_dies(stage: Stage, jobs: Jobs) -
     assert all("line 2 of the handler" in entry["logTail"] for entry in attempts)
     failed = condition({"status": status}, "Failed")
     assert (failed["status"], failed["reason"]) == ("True", "AttemptsExhausted")
-    assert "attempt 3 of 3" in failed["message"]
+    assert "attempt 3, the last one" in failed["message"]
     assert "nextAttemptTime" not in status
     assert "result" not in status
     assert stage.records.starts_by_job(prefix="dies") == {"dies": 3}
