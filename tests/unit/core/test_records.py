@@ -202,6 +202,22 @@ def test_one_that_was_deleted_while_it_was_written_is_written_again_before_it_co
     assert table.write() == ["incarnation-1"]
 
 
+def test_one_that_was_deleted_while_a_write_failed_is_written_again() -> None:
+    table, one = Table(), session()
+    table.introduce(one)
+    table.write()
+    table.mono = 10.0
+    one.draining = True
+    table.records.update(one, now=now(10.0))
+    assert len(table.due()) == 1
+    assert table.records.vanished("w") == "incarnation-1"
+    table.records.failed("w", mono=10.0)
+    one.draining = False
+    table.records.update(one, now=now(10.0))
+    table.mono = 12.0
+    assert table.write() == ["incarnation-1"], "what was written before the deletion is gone with it"
+
+
 def test_an_offline_resource_that_was_deleted_stays_so() -> None:
     table, one = Table(), session()
     table.introduce(one)

@@ -216,6 +216,9 @@ class Records:
         if record is not None:
             record.writing = None
             record.not_before = mono + RETRY_SECONDS
+            if record.vanished:
+                record.vanished = False
+                record.written = record.settled = None
 
     def vanished(self, name: str) -> str | None:
         """Somebody deleted the resource.
