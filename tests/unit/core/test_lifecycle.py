@@ -114,6 +114,14 @@ def test_nothing_is_closed_before_the_takeover_knows_who_holds_what() -> None:
     assert not [c for c in desk.of(WriteStatus) if c.status["phase"] == "Cancelled"]
 
 
+def test_an_old_grant_that_turns_up_later_is_stopped_at_once() -> None:
+    desk, worker = leading("b")
+    desk.show("a", {"phase": "Pending"}, version=11, cancel=True)
+    late = GrantId(50, 9)
+    worker.beat(grants=[held(late, "a")])
+    assert orders(worker) == ["Cancelled"]
+
+
 # --- suspend and resume ------------------------------------------------------------------------------------------
 
 
@@ -414,6 +422,19 @@ def test_progress_is_written_along_with_running_and_then_now_and_then() -> None:
     assert not [c for c in desk.wait(4) if isinstance(c, WriteStatus)]
     (write,) = [c for c in desk.wait(2) if isinstance(c, WriteStatus)]
     assert (write.status["phase"], write.status["progress"]["percent"]) == ("Running", 40)
+
+
+def test_progress_waits_for_a_busy_leader_but_not_for_ever() -> None:
+    desk, worker = leading("a", "b", settings=LeaderSettings(quiet_writes=1))
+    grant, other = worker.granted("a"), worker.granted("b")
+    first = {write.name: write for write in desk.wait(1.5) if isinstance(write, WriteStatus)}
+    desk.land(first["a"])  # that of b has no answer all the while
+    say(worker, grant, percent=50)
+    worker.beat(grants=[held(grant, "a"), held(other, "b")])
+    assert not [c for c in desk.wait(14) if isinstance(c, WriteStatus)]
+    worker.beat(grants=[held(grant, "a"), held(other, "b")])
+    (write,) = [c for c in desk.wait(7) if isinstance(c, WriteStatus)]
+    assert write.status["progress"]["percent"] == 50
 
 
 def test_the_next_attempt_gets_the_checkpoint_of_the_last_one() -> None:

@@ -99,6 +99,8 @@ class Admission:
         job.generation = metadata.get("generation", job.generation)
         number = job.next_attempt
         job.read_status(status)
+        if not job.wants_retry:
+            job.reopens_at = None
         if is_over(resource):
             books.finish(job, StopReason.OVER)
             books.forget(job)

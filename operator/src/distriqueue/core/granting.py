@@ -157,6 +157,8 @@ class Granting:
             return
         adopted = self._adopt(job, session, held.grant, attempt=held.attempt, claim=held.claim, now=now)
         adopted.start_time = held.start_time
+        if not reported:
+            books.order_stop(job)
 
     def _adopt(self, job: Job, session: Session | None, grant: GrantId, *, attempt: int, claim: int, now: Now) -> Slot:
         """A grant of an earlier leader that nobody contradicts takes the slot; of several, the highest."""

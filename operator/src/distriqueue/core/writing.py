@@ -26,6 +26,8 @@ from distriqueue_protocol.messages import Outcome, StopReason
 
 LONGEST_PAUSE_SECONDS: Final = 10.0
 """Between two tries of a write that is refused, or meets a conflict, again and again."""
+PROGRESS_PATIENCE: Final = 4
+"""After so many times the interval, progress is written although the leader is busy."""
 _UNWRITABLE: Final = "ResultRefused"
 
 
@@ -42,7 +44,7 @@ class Writing:
         self._draw = draw
         self._numbers = count(1)
         self._reopens_at = float("-inf")
-        self._untold: deque[tuple[float, Job, Slot]] = deque()
+        self._untold: deque[tuple[float, float, Job, Slot]] = deque()
         self._held_since: deque[tuple[float, Job, Slot]] = deque()
         self._again: list[tuple[float, int, Job]] = []
 
@@ -314,7 +316,7 @@ class Writing:
         """A handler said something new: it is written along with others, or after a while by itself."""
         if slot.untold is None:
             slot.untold = now.mono
-            self._untold.append((now.mono, job, slot))
+            self._untold.append((now.mono, now.mono, job, slot))
 
     def tick(self, now: Now) -> None:
         """Write what was put off, and Running and Queued for what has been so for a while."""
@@ -330,14 +332,14 @@ class Writing:
             else:
                 self._held_since.append((now.mono, job, slot))
         while self._untold and self._untold[0][0] <= now.mono - settings.progress_every:
-            since, job, slot = self._untold.popleft()
+            _, since, job, slot = self._untold.popleft()
             if job.slot is not slot or slot.untold != since or slot.report is not None or slot.lost is not None:
                 continue
-            if job.write is None and len(writes) < settings.quiet_writes:
+            patient = now.mono - since < PROGRESS_PATIENCE * settings.progress_every
+            if job.write is None and not (patient and len(writes) >= settings.quiet_writes):
                 self._announce(job, slot, now)
             else:
-                slot.untold = now.mono
-                self._untold.append((now.mono, job, slot))
+                self._untold.append((now.mono, since, job, slot))
         for job in self._books.backlog.long_out(mono=now.mono, age=settings.queued_after):
             if job.write is None and job.phase != JobPhase.QUEUED and len(writes) < settings.quiet_writes:
                 self._write(job, WriteKind.QUEUED, statuses.queued(job, epoch=epoch, now=now))
