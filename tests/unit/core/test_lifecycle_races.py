@@ -54,6 +54,34 @@ def test_a_retry_that_came_after_an_end_without_answer_begins() -> None:
     assert desk.of(PublishTicket)
 
 
+def test_a_retry_that_the_watch_showed_while_an_older_version_was_read_begins() -> None:
+    desk, worker = leading("a")
+    grant = worker.granted("a")
+    desk.report(worker, "a", grant)
+    write = desk.write()
+    desk.show("a", write.status, version=3000)
+    retried = raw_job("a", version=3001, status=write.status, retryGeneration=1)
+    desk.leader.on_job(retried, desk.now)
+    # The reading was under way before the retry was asked for.
+    desk.leader.on_reread(write.id, raw_job("a", version=3000, status=write.status), desk.now)
+    assert desk.land(desk.write())["phase"] == "Pending"
+
+
+def test_a_job_that_somebody_ended_by_hand_runs_again_when_its_attempt_has_stopped_and_not_before() -> None:
+    ended: RawJobStatus = {"phase": "Failed", "epoch": 50}
+    desk = Desk([raw_job("a", status=ended, retryGeneration=1)], [raw_worker("w", "incarnation-of-w")])
+    worker = Worker(desk)
+    late = GrantId(50, 3)
+    worker.beat(grants=[held(late, "a")])
+    desk.lead()
+    assert not [c for c in desk.wait(5) if isinstance(c, WriteStatus)], "Running would be refused by a fence"
+    worker.beat(grants=[held(late, "a")])
+    assert [order.reason for order in worker.orders()[0]] == ["Retried"]
+    desk.report(worker, "a", late, outcome="Interrupted", reason="Retried")
+    desk.leader.on_write_refused(desk.write().id, frozenset({Fence.PHASE}), "fence/phase: final", desk.now)
+    assert desk.land(desk.write())["phase"] == "Pending"
+
+
 def test_a_changed_priority_that_came_after_an_end_without_answer_counts() -> None:
     desk, worker = leading("a", backoff={"initialSeconds": 0})
     grant = worker.granted("a")

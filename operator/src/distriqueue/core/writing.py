@@ -189,7 +189,7 @@ class Writing:
         job = write.job
         if job.write is not write:
             return None
-        job.skipped = None
+        skipped, job.skipped = job.skipped, None
         if resource is None or resource["metadata"]["uid"] != job.uid:
             # The watch may still show it: nothing older than this counts any more.
             job.write = None
@@ -202,14 +202,14 @@ class Writing:
             # If a person has changed the spec since, that is a later version, and still to be read.
             changed = resource["metadata"].get("generation") != write.status.get("observedGeneration")
             self._landed(job, write, int(resource["metadata"]["resourceVersion"]) - changed, now)
-            return resource if changed else None
+            return _later(skipped, resource) or (resource if changed else None)
         job.write = None
         self._give_up(job, write)
         self._put_off(job, now)
         if write.kind is WriteKind.RUNNING and write.slot is not None and job.slot is write.slot:
             write.slot.announced = False
             self._held_since.append((now.mono, job, write.slot))
-        return resource
+        return _later(skipped, resource) or resource
 
     def refused(self, number: int, fences: frozenset[Fence], message: str, now: Now) -> RawJob | None:
         """The API server refused a write for what it says (422).
@@ -300,9 +300,15 @@ class Writing:
         announcing.attempt_ended(self._books, job)
 
     def _announce(self, job: Job, slot: Slot, now: Now) -> None:
-        """Write that an attempt runs, and how far it has come."""
-        slot.announced = True
+        """Write that an attempt runs, and how far it has come.
+
+        Not of a job that somebody ended by hand, and that is to run again when its attempt has stopped: the fence would
+        refuse it, and that would be taken for the word that the attempt is over.
+        """
         slot.untold = None
+        if job.phase in FINAL_JOB_PHASES:
+            return
+        slot.announced = True
         self._write(job, WriteKind.RUNNING, statuses.running(job, slot, epoch=self._books.epoch, now=now))
 
     # --- what has been so for a while --------------------------------------------------------------------------
@@ -343,6 +349,13 @@ class Writing:
         for job in self._books.backlog.long_out(mono=now.mono, age=settings.queued_after):
             if job.write is None and job.phase != JobPhase.QUEUED and len(writes) < settings.quiet_writes:
                 self._write(job, WriteKind.QUEUED, statuses.queued(job, epoch=epoch, now=now))
+
+
+def _later(skipped: RawJob | None, resource: RawJob) -> RawJob | None:
+    """What the watch has shown while a job was read, if that is a later version: the answer was under way for long."""
+    if skipped is None or int(skipped["metadata"]["resourceVersion"]) <= int(resource["metadata"]["resourceVersion"]):
+        return None
+    return skipped
 
 
 def _is_ours(status: RawJobStatus, written: RawJobStatus) -> bool:
