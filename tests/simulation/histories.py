@@ -37,6 +37,8 @@ class Run:
     Attributes:
         overdue: Its worker was frozen past its lease.
         woken_at: And woke then.
+        disowned: While it ran, a person wrote by hand that its job is over. Nobody waits for its end then, so it may
+            still be stopping when a retry by hand begins (docs/reliability.md names this).
     """
 
     uid: str
@@ -47,6 +49,7 @@ class Run:
     started_at: float
     overdue: bool = False
     woken_at: float | None = None
+    disowned: bool = False
 
 
 @dataclass
@@ -94,7 +97,7 @@ class History:
         self.mark_overdue()
         others = self.live.setdefault(uid, [])
         for other in others:
-            if not other.overdue:
+            if not other.overdue and not other.disowned:
                 raise ViolationError(
                     "one live attempt", f"{name}: {grant} on {worker}, {other.grant} on {other.worker}"
                 )
@@ -207,6 +210,9 @@ class History:
         uid, status = new["metadata"]["uid"], new["status"]
         if not writer:
             self.tampered.add(uid)
+            if status.get("phase") in FINAL_JOB_PHASES:
+                for run in self.live.get(uid, []):
+                    run.disowned = True
         statuses.check_growth(old, new, by_hand=not writer)
         if uid in self.tampered:
             return
