@@ -78,8 +78,8 @@ def test_the_columns_of_kubectl_get(system: System, namespace: str) -> None:
     assert narrow[0].split() == ["NAME", "TYPE", "PRIORITY", "PHASE", "ATTEMPT", "WORKER", "AGE"]
     assert narrow[1].split()[:5] == [FAILING, "fail", "Medium", "Dead", "3"]
     assert narrow[1].split()[5] in {worker["metadata"]["name"] for worker in system.get("dworkers")["items"]}
-    assert wide[0].split() == [*narrow[0].split(), "REASON", "LAST-ATTEMPT", "FINISHED", "POOL"]
-    values = wide[1].split()
+    assert wide[0].split() == [*narrow[0].split(), "REASON", "LAST-ATTEMPT", "PROGRESS", "FINISHED", "POOL"]
+    values = wide[1].split()  # its progress is blank: the handler has told none
     assert values[7:9] == ["AttemptsExhausted", "RuntimeError"]
     assert values[10] == "default"
 
