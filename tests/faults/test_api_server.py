@@ -89,12 +89,11 @@ async def test_etcd_put_back(run: Run, tmp_path: Path) -> None:
             await asyncio.to_thread(plane.put_back_etcd, copy)
         drill.outcomes.forget()
         drill.fault_ended()
-        lease: dict[str, object] = {}
 
         def later() -> bool:
             return any(record.epoch > epoch for record in drill.stage.records.started())
 
-        await until(later, seconds=180, pause=0.2, otherwise=lambda: lease)
+        await until(later, seconds=180, pause=0.2)
         answer = await drill.client.request("GET", LEASES.path(drill.stage.namespace, "distriqueue-shard-0"))
         offset = answer["metadata"].get("annotations", {}).get(OFFSET)
         drill.note = f"The Lease carries an epoch offset of {offset}"

@@ -70,11 +70,10 @@ def failure_class(outcome: AttemptOutcome, reason: str) -> FailureClass | None:
     return None
 
 
-def counted(failures: RawRetryBudget | None, kind: FailureClass | None) -> RawRetryBudget:
+def counted(failures: RawRetryBudget | None, kind: FailureClass) -> RawRetryBudget:
     """The failures of a job with one more of a class."""
     counts: RawRetryBudget = {**failures} if failures else {}
-    if kind is not None:
-        counts[kind] = counts.get(kind, 0) + 1
+    counts[kind] = counts.get(kind, 0) + 1
     return counts
 
 

@@ -146,8 +146,7 @@ class Writing:
             return None  # deleted meanwhile
         self._landed(job, write, resource_version, now)
         skipped, job.skipped = job.skipped, None
-        newer = skipped is not None and int(skipped["metadata"]["resourceVersion"]) > resource_version
-        return skipped if newer else None
+        return _later(skipped, resource_version)
 
     def _landed(self, job: Job, write: Write, resource_version: int, now: Now) -> None:
         """What a write says is true from here on."""
@@ -198,18 +197,19 @@ class Writing:
             self._books.finish(job, StopReason.DELETED)
             return None
         self._books.observer.write_repeated("Conflict")
+        version = int(resource["metadata"]["resourceVersion"])
         if write.kind is WriteKind.END and _is_ours(resource.get("status", {}), write.status):
             # If a person has changed the spec since, that is a later version, and still to be read.
             changed = resource["metadata"].get("generation") != write.status.get("observedGeneration")
-            self._landed(job, write, int(resource["metadata"]["resourceVersion"]) - changed, now)
-            return _later(skipped, resource) or (resource if changed else None)
+            self._landed(job, write, version - changed, now)
+            return _later(skipped, version) or (resource if changed else None)
         job.write = None
         self._give_up(job, write)
         self._put_off(job, now)
         if write.kind is WriteKind.RUNNING and write.slot is not None and job.slot is write.slot:
             write.slot.announced = False
             self._held_since.append((now.mono, job, write.slot))
-        return _later(skipped, resource) or resource
+        return _later(skipped, version) or resource
 
     def refused(self, number: int, fences: frozenset[Fence], message: str, now: Now) -> RawJob | None:
         """The API server refused a write for what it says (422).
@@ -351,9 +351,9 @@ class Writing:
                 self._write(job, WriteKind.QUEUED, statuses.queued(job, epoch=epoch, now=now))
 
 
-def _later(skipped: RawJob | None, resource: RawJob) -> RawJob | None:
-    """What the watch has shown while a job was read, if that is a later version: the answer was under way for long."""
-    if skipped is None or int(skipped["metadata"]["resourceVersion"]) <= int(resource["metadata"]["resourceVersion"]):
+def _later(skipped: RawJob | None, version: int) -> RawJob | None:
+    """What the watch has shown while an answer was under way, if it is later than what the answer tells of."""
+    if skipped is None or int(skipped["metadata"]["resourceVersion"]) <= version:
         return None
     return skipped
 
