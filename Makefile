@@ -31,7 +31,7 @@ venv-path: ## Print where the Python environment is
 .PHONY: lock
 lock: venv ## Renew the lock files (hashes, no index)
 	@$(VENV)/bin/pip install --quiet uv
-	@for spec in "operator:--extra operator" "worker:" "dev:--extra operator --group dev --group build"; do \
+	@for spec in "operator:--extra operator --extra gateway" "worker:" "dev:--all-extras --group dev --group build"; do \
 	  $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	    $${spec#*:} pyproject.toml -o requirements/$${spec%%:*}.lock; done
 	@$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
