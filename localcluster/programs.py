@@ -1,7 +1,7 @@
-"""Operators and workers as processes on this machine, for integration tests, fault tests and benches.
+"""Operators, gateways and workers as processes on this machine, for integration tests, fault tests and benches.
 
 They are the real programs, run from the checkout against a real API server and a real RabbitMQ; only the pods around
-them are missing. Guarantees: `operator` and `worker` return when the program says that it is ready, and every process
+them are missing. Guarantees: `operator`, `gateway` and `worker` return when the program says that it is ready, and every process
 ends when this process ends. Fails with `NotReadyError`, with the end of the log.
 """
 
@@ -25,7 +25,7 @@ SOURCES = ("operator/src", "worker-image/python/src")
 
 
 class Program:
-    """One process: an operator or a worker."""
+    """One process: an operator, a gateway or a worker."""
 
     def __init__(self, name: str, process: Process, *, port: int, log: Path, children: Children) -> None:
         """Keep what is known of it."""
@@ -76,7 +76,7 @@ class Program:
 
 
 class Programs:
-    """Starts operators and workers; a context manager that ends them all."""
+    """Starts operators, gateways and workers; a context manager that ends them all."""
 
     def __init__(
         self, directory: Path, *, kubeconfig: Path, amqp_url: str, environment: Mapping[str, str] | None = None
@@ -123,6 +123,15 @@ class Programs:
             environment: Further variables, without the prefix ``DISTRIQUEUE_``: ``LOG_LEVEL="DEBUG"``.
         """
         return self._start(name, "distriqueue.operator", {"POD_NAME": name, **environment})
+
+    def gateway(self, name: str = "gateway", **environment: str) -> Program:
+        """Start a gateway and return it when it is ready.
+
+        Args:
+            name: Of the process and of the replica.
+            environment: Further variables, without the prefix ``DISTRIQUEUE_``; it needs ports of its own.
+        """
+        return self._start(name, "distriqueue.gateway", {"POD_NAME": name, **environment})
 
     def worker(self, name: str = "worker", *, concurrency: int = 4, tasks: str = "", **environment: str) -> Program:
         """Start a worker and return it when it is ready.
