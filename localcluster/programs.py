@@ -1,8 +1,8 @@
 """Operators, gateways and workers as processes on this machine, for integration tests, fault tests and benches.
 
 They are the real programs, run from the checkout against a real API server and a real RabbitMQ; only the pods around
-them are missing. Guarantees: `operator`, `gateway` and `worker` return when the program says that it is ready, and every process
-ends when this process ends. Fails with `NotReadyError`, with the end of the log.
+them are missing. Guarantees: `operator`, `gateway` and `worker` return when the program says that it is ready, and
+every process ends when this process ends. Fails with `NotReadyError`, with the end of the log.
 """
 
 import os
