@@ -61,6 +61,9 @@ class GatewaySettings(BaseSettings):
     """`kubernetes`: callers show a bearer token, and may do what the cluster's RBAC lets them do. `none`: everybody may
     do everything, for a demonstration on a machine of one's own."""
 
+    auth_audiences: Annotated[tuple[str, ...], NoDecode] = ()
+    """Audiences, separated by commas, one of which a token must be made for. Empty: the API server's own."""
+
     auth_cache_seconds: Annotated[float, Field(ge=0, le=300)] = 10.0
     """How long a token, and a right that the API server has confirmed, are believed without asking again: a right that
     is taken away lasts so long."""
@@ -113,7 +116,7 @@ class GatewaySettings(BaseSettings):
     access_log: bool = True
     """Log a line for each request."""
 
-    @field_validator("namespaces", mode="before")
+    @field_validator("namespaces", "auth_audiences", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
