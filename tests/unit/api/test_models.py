@@ -82,6 +82,8 @@ def test_the_models_carry_the_names_of_the_constants() -> None:
     ("typed_dict", "model"),
     [
         (raw.RawBackoff, jobs.Backoff),
+        (raw.RawPayloadSource, jobs.PayloadSource),
+        (raw.RawKeyReference, jobs.KeyReference),
         (raw.RawJobSpec, jobs.JobSpec),
         (raw.RawGrant, jobs.Grant),
         (raw.RawAttempt, jobs.Attempt),

@@ -30,6 +30,8 @@ from distriqueue.api.phases import AttemptOutcome, JobPhase, Priority
 
 TYPE_PATTERN: Final = "^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$"
 POOL_NAME_PATTERN: Final = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+OBJECT_NAME_PATTERN: Final = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+REFERENCE_KEY_PATTERN: Final = "^[-._a-zA-Z0-9]+$"
 
 JobType = Annotated[
     str,
@@ -84,6 +86,46 @@ Payload = Annotated[
 ]
 AnyJson = Annotated[JsonValue, WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True, "nullable": True})]
 
+ObjectName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=limits.NAME_LIMIT,
+        pattern=OBJECT_NAME_PATTERN,
+        json_schema_extra={
+            "pattern": None,
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"self.matches('{OBJECT_NAME_PATTERN}')",
+                    "message": "the name of a ConfigMap or Secret is made of lower-case letters, digits, '-' and '.', "
+                    "and begins and ends with a letter or digit, such as 'report-settings'",
+                }
+            ],
+        },
+    ),
+]
+"""The name of a ConfigMap or Secret; a DNS subdomain."""
+
+ReferenceKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=limits.REFERENCE_KEY_LIMIT,
+        pattern=REFERENCE_KEY_PATTERN,
+        json_schema_extra={
+            "pattern": None,
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"self.matches('{REFERENCE_KEY_PATTERN}') && self != '.' && !self.startsWith('..')",
+                    "message": "a key is made of letters, digits, '-', '_' and '.', and does not begin with two dots, "
+                    "such as 'payload.json'",
+                }
+            ],
+        },
+    ),
+]
+"""A key inside a ConfigMap or Secret, in the form that Kubernetes takes there."""
+
 DedupKey = Annotated[str, Field(min_length=1, max_length=limits.DEDUP_KEY_LIMIT)]
 Budget = Annotated[Int32, Field(ge=0, le=limits.RETRY_BUDGET_LIMIT)]
 FailureCount = Annotated[Int32, Field(ge=0, le=limits.INT32_MAX)]
@@ -95,7 +137,7 @@ def _unchanged(field: str) -> str:
 
 
 _FIXED_FIELDS: Final = ("type", "payload", "poolName", "maxAttempts", "backoff", "timeoutSeconds")
-_FIXED_OPTIONAL_FIELDS: Final = ("retryBudget", "dedupKey")
+_FIXED_OPTIONAL_FIELDS: Final = ("payloadFrom", "retryBudget", "dedupKey")
 
 SPEC_IS_IMMUTABLE: Final[JsonDict] = {
     "rule": " && ".join(
@@ -129,6 +171,14 @@ CANCELLED_IS_NOT_RETRIED: Final[JsonDict] = {
     "message": "a job with cancel: true cannot be run again: create a new job",
     "reason": "FieldValueForbidden",
     "fieldPath": ".retryGeneration",
+}
+
+ONE_PAYLOAD: Final[JsonDict] = {
+    # As seen by a rule, payload has no keys and no size of its own; as anything at all it has.
+    "rule": "!has(self.payloadFrom) || dyn(self.payload).size() == 0",
+    "message": "a job has either payload or payloadFrom: leave one of them out",
+    "reason": "FieldValueForbidden",
+    "fieldPath": ".payloadFrom",
 }
 
 
@@ -194,6 +244,42 @@ class RetryBudget(Model):
     without backoff. With 0, an attempt whose worker was lost is never tried again."""
 
 
+class KeyReference(Model):
+    """One key of a ConfigMap or Secret."""
+
+    name: ObjectName
+    """Name of the ConfigMap or Secret. Required."""
+
+    key: ReferenceKey
+    """The key in it whose value is the payload, as JSON text: an object. Required."""
+
+
+class PayloadSource(Model):
+    """Where the payload stands when it is not in the job: exactly one of configMapKeyRef and secretKeyRef."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.configMapKeyRef) != has(self.secretKeyRef)",
+                    "message": "name one source: either configMapKeyRef or secretKeyRef, each with name and key",
+                }
+            ]
+        }
+    )
+
+    config_map_key_ref: KeyReference | None = None
+    """A key of a ConfigMap in the job's namespace. It is read when an attempt is about to start, so each attempt gets
+    what stands there then; the text is copied nowhere. As long as the ConfigMap or the key is missing the job waits,
+    the condition PayloadReady says for what, and no attempt is used up. A value that is no JSON object ends the job
+    with the reason InvalidPayload, one above 64 KiB with PayloadTooLarge."""
+
+    secret_key_ref: KeyReference | None = None
+    """A key of a Secret that is mounted into the workers for the job's namespace (worker.secrets of the chart). The
+    worker alone reads it, when an attempt starts; it is in no message, log or status. An attempt on a worker that has
+    it not for this namespace fails with the reason SecretNotMounted."""
+
+
 class JobSpec(Model):
     """What to run, and how. What the work is cannot change once the job is made; when it runs, and whether, can."""
 
@@ -201,6 +287,7 @@ class JobSpec(Model):
         json_schema_extra={
             "x-kubernetes-validations": [
                 SPEC_IS_IMMUTABLE,
+                ONE_PAYLOAD,
                 CANCEL_IS_ONE_WAY,
                 RETRY_GENERATION_RISES,
                 CANCELLED_IS_NOT_RETRIED,
@@ -217,6 +304,10 @@ class JobSpec(Model):
     """The handler's input: any JSON object, at most 64 KiB as JSON text without spaces and at most 1024 keys at its
     top. A larger one is refused with the reason PayloadTooLarge: store large data outside and pass a reference to it.
     The handler says which keys it wants. Default {}."""
+
+    payload_from: PayloadSource | None = None
+    """Instead of payload: where the handler's input stands, a key of a ConfigMap or of a Secret whose value is a JSON
+    object of at most 64 KiB."""
 
     priority: Priority = Priority.MEDIUM
     """High, Medium or Low. Of the jobs that wait for a pool, all High ones start before any Medium one, and those

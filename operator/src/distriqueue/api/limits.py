@@ -62,6 +62,9 @@ TIME_LIMIT: Final = 40
 MAX_ATTEMPTS_LIMIT: Final = 100
 """Highest `spec.maxAttempts`."""
 
+REFERENCE_KEY_LIMIT: Final = 253
+"""Most characters of a key inside a ConfigMap or Secret."""
+
 PRIORITY_VALUE_LIMIT: Final = 100
 """Highest `spec.priorityValue`."""
 

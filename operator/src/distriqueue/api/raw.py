@@ -53,11 +53,26 @@ class RawRetryBudget(TypedDict, total=False):
     workerLost: int
 
 
+class RawKeyReference(TypedDict):
+    """One key of a ConfigMap or Secret."""
+
+    name: str
+    key: str
+
+
+class RawPayloadSource(TypedDict, total=False):
+    """`spec.payloadFrom` of a DistributedJob: one of the two."""
+
+    configMapKeyRef: RawKeyReference
+    secretKeyRef: RawKeyReference
+
+
 class RawJobSpec(TypedDict, total=False):
     """`spec` of a DistributedJob; the API server has filled in every default."""
 
     type: str
     payload: dict[str, Any]
+    payloadFrom: RawPayloadSource
     priority: str
     priorityValue: int
     poolName: str
