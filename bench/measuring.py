@@ -1,4 +1,4 @@
-"""What all benches share: percentiles, CPU seconds of processes, and a client that keeps many requests under way."""
+"""What all benches share: percentiles, CPU seconds and memory of processes, and a client that keeps many requests under way."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
+MIB = 1024 * 1024
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -26,6 +27,12 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of a process and of its children that have ended, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(value) for value in fields[11:15]) / TICKS
+
+
+def memory(pid: int, key: str) -> float:
+    """`VmRSS` (now) or `VmHWM` (the highest ever) of a process, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / MIB for line in lines if line.startswith(f"{key}:"))
 
 
 async def many(count: int, work: Callable[[int], Awaitable[None]], *, at_once: int = 32) -> float:

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import uvloop
 
-from bench.measuring import cpu_seconds, many
+from bench.measuring import cpu_seconds, many, memory
 from distriqueue.kube.client import KubeClient
 from distriqueue.kube.resources import JOBS
 from localcluster.control_plane import ControlPlane
@@ -32,7 +32,6 @@ NAMESPACE = "bench"
 PATIENCE_SECONDS = 300.0
 POLL_SECONDS = 0.1
 PROBE_SECONDS = 0.05
-MIB = 1024 * 1024
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -44,12 +43,6 @@ def manifest(name: str) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {"type": "noop", "payload": payload},
     }
-
-
-def memory(pid: int, key: str) -> float:
-    """`VmRSS` (now) or `VmHWM` (the highest ever) of a process, in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / MIB for line in lines if line.startswith(f"{key}:"))
 
 
 @dataclass
