@@ -1,4 +1,4 @@
-"""What all benches share: percentiles, CPU seconds and memory of processes, and a client that keeps many requests under way."""
+"""What all benches share: percentiles, CPU seconds and memory of processes, and many requests under way at once."""
 
 import asyncio
 import os
