@@ -304,8 +304,8 @@ def refusal(caller: Identity, verb: str, *, what: str, namespace: str | None) ->
     where = f'in the namespace "{namespace}"' if namespace is not None else "in all namespaces"
     binding = "RoleBinding there" if namespace is not None else "ClusterRoleBinding"
     return (
-        f'"{caller.name}" may not {verb} {what} {where}. Somebody who administers it can allow it with a {binding} to a '
-        "role with that verb, such as the ClusterRoles `view`, `edit` or the chart's own."
+        f'"{caller.name}" may not {verb} {what} {where}. Who administers it can allow it by a {binding} to a role '
+        "with that verb, such as the ClusterRoles `view`, `edit` or the chart's own."
     )
 
 
