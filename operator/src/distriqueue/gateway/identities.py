@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, Literal, Protocol, Self, TypeVar
 
 from distriqueue.api import names
-from distriqueue.gateway.problems import Forbidden, Unauthenticated, Unavailable
+from distriqueue.gateway.problems import RETRY_SECONDS, Forbidden, Unauthenticated, Unavailable
 from distriqueue.kube.client import KubeClient
 from distriqueue.kube.errors import KubeError
 
@@ -34,8 +34,6 @@ REVIEWS: Final = 32
 """Questions to the API server that are under way at a time; others wait for their turn."""
 REVIEW_SECONDS: Final = 5.0
 """How long an answer may take, with the wait for a turn."""
-RETRY_SECONDS: Final = 2.0
-"""After so long it makes sense to come back when the API server did not answer."""
 REFUSED_SECONDS: Final = 2.0
 """How long a refusal is remembered: a right that was just given is not waited for."""
 WARN_SECONDS: Final = 3600.0

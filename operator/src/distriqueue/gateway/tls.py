@@ -82,17 +82,12 @@ class Certificates:
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """Return credentials for a gRPC server's `add_secure_port`. Keep this object as long as the server."""
-        shown = self._newest()
+        # Called for every connection; what it returns is gRPC's to free, so it is made each time.
+        return grpc.dynamic_ssl_server_credentials(self._grpc_configuration(), self._grpc_configuration)
 
-        def renewed() -> grpc.ServerCertificateConfiguration | None:
-            nonlocal shown
-            newest = self._newest()
-            if newest is shown:
-                return None
-            shown = newest
-            return _grpc_configuration(newest)
-
-        return grpc.dynamic_ssl_server_credentials(_grpc_configuration(shown), renewed)
+    def _grpc_configuration(self) -> grpc.ServerCertificateConfiguration:
+        pair = self._newest()
+        return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)])
 
     def peer_context(self) -> ssl.SSLContext:
         """Return a client's context for another replica, which shows the same certificate, at whatever address.
@@ -147,7 +142,3 @@ def _server_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def _grpc_configuration(pair: _Pair) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)])
