@@ -89,3 +89,37 @@ def test_a_report_that_a_fenced_process_still_has_outlives_the_incarnation_that_
     desk.markers_back()
     assert desk.observed.words[-1] == "lost HeartbeatMissed"
     assert desk.of(WriteStatus) == []
+
+
+def test_a_job_goes_over_to_the_incarnation_that_supersedes_and_is_not_lost_with_the_old_one() -> None:
+    desk = Desk([raw_job("a"), raw_job("b")]).lead()
+    first = introduced(desk, "w", incarnation="incarnation-1")
+    grant, forgotten = first.granted("a"), first.granted("b")
+    second = Worker(desk, "w", incarnation="incarnation-2")
+    second.beat(supersedes="incarnation-1", grants=[held(grant, "a")])
+    desk.wait(0.5)
+    desk.markers_back()
+    assert desk.observed.words[-1] == "lost Replaced"
+    (write,) = [write for write in desk.of(WriteStatus) if write.status["phase"] != "Running"]
+    assert (write.name, write.status["attempts"][-1]["outcome"]) == ("b", "Lost"), "what it did not take along"
+    assert forgotten > grant
+    desk.land(write)
+    desk.report(second, "a", grant)
+    assert desk.land(desk.write())["phase"] == "Succeeded"
+
+
+def test_an_old_heartbeat_of_a_superseded_incarnation_does_not_take_the_job_back() -> None:
+    desk = Desk([raw_job("a")]).lead()
+    first = introduced(desk, "w", incarnation="incarnation-1")
+    grant = first.granted("a")
+    second = Worker(desk, "w", incarnation="incarnation-2")
+    second.beat(supersedes="incarnation-1", grants=[held(grant, "a")])
+    # It was sent while that incarnation lived, and stuck in the socket of another process.
+    first.beat(grants=[held(grant, "a")])
+    assert desk.observed.words[-1] == "ignored Over"
+    desk.wait(0.5)
+    desk.markers_back()
+    assert desk.observed.words[-1] == "lost Replaced"
+    assert [write.status["phase"] for write in desk.of(WriteStatus)] in ([], ["Running"]), "its attempt lives"
+    desk.report(second, "a", grant)
+    assert desk.land(desk.write())["phase"] == "Succeeded"

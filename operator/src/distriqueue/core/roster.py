@@ -4,8 +4,9 @@ Guarantees: messages of one incarnation are taken in the order of their numbers;
 after 15 s without a word (or the kubelet's word that its containers ended) *and* after a marker, sent after that, has
 come back through the inbox and through the report queue with every report before it judged, written and acknowledged.
 So neither the leader's own lag nor a report still under way counts as somebody's death. Old messages do arrive late: of
-an incarnation that is over by its own word or the kubelet's nothing is heard any more. Only the process itself can say
-that it ended an incarnation (`supersedes`); that two were in one pod proves nothing about either.
+an incarnation that is over by its own word or the kubelet's nothing is heard any more once that is proven, and nothing
+at all of one that another says it replaced. Only the process itself can say that it ended an incarnation
+(`supersedes`); that two were in one pod proves nothing about either.
 """
 
 from collections.abc import Iterable, Iterator
@@ -167,6 +168,9 @@ class Roster:
         if message.incarnation in self._over:
             return "Over"
         session = self.sessions.get(message.incarnation)
+        if session is not None and session.ended == "Replaced":
+            # Whoever replaced it has said since what is still held of it; an older word must not take that back.
+            return "Over"
         if session is None or session.registration is None:
             if message.heartbeat is None:
                 return "NotIntroduced"
