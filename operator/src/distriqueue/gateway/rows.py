@@ -1,0 +1,96 @@
+"""A job as a replica remembers it: the few facts that questions ask for, and the resource as compact JSON.
+
+Guarantees: a row never changes; a later version of the job is another row. `Row.raw` gives back all of the resource
+that anybody reads: left out are managedFields, the last-applied annotation (a second copy of the payload) and the
+checkpoint, which only workers get, by their tickets. Parsed resources are not kept: a payload may have 64 KiB.
+
+Measured on 20,000 jobs with a small payload and a status (Python 3.11): see `BYTES_PER_JOB`.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import orjson
+
+from distriqueue.api import limits
+from distriqueue.api.names import API_VERSION, JOB_KIND
+from distriqueue.api.phases import JobPhase
+from distriqueue.api.raw import RawJob
+from distriqueue.core import times
+
+BYTES_PER_JOB: Final = 2000
+"""What a job takes in memory besides its payload, result and texts, with its place in all indexes."""
+
+LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+
+_NO_LABELS: Final[dict[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One version of a job.
+
+    Attributes:
+        uid: Of the resource.
+        namespace: Of the resource.
+        name: Of the resource.
+        version: Its resourceVersion.
+        created: When it was created; whole seconds since 1970.
+        type: `spec.type`.
+        pool: `spec.poolName`.
+        phase: `status.phase`.
+        labels: Its labels.
+        started: When its last attempt started; seconds since 1970.
+        completed: When it was over.
+        data: The resource as JSON.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    version: int
+    created: int
+    type: str
+    pool: str
+    phase: str
+    labels: dict[str, str]
+    started: float | None
+    completed: float | None
+    data: bytes
+
+    @classmethod
+    def of(cls, resource: dict[str, Any]) -> "Row":
+        """Make a row of a resource, as the API server sent it; what is left out is taken out of it."""
+        job = cast("RawJob", resource)
+        metadata = job["metadata"]
+        spec = job.get("spec") or {}
+        status = job.get("status") or {}
+        resource.pop("apiVersion", None)
+        resource.pop("kind", None)
+        resource["metadata"].pop("managedFields", None)
+        annotations = metadata.get("annotations")
+        if annotations is not None and LAST_APPLIED in annotations:
+            del annotations[LAST_APPLIED]
+        status.pop("checkpoint", None)
+        # Few different words stand in many rows: each is kept once.
+        return cls(
+            uid=metadata["uid"],
+            namespace=sys.intern(metadata["namespace"]),
+            name=metadata["name"],
+            version=int(metadata["resourceVersion"]),
+            created=int(times.created(metadata.get("creationTimestamp")) or 0),
+            type=sys.intern(spec.get("type", "")),
+            pool=sys.intern(spec.get("poolName", limits.DEFAULT_POOL_NAME)),
+            phase=sys.intern(str(status.get("phase", JobPhase.PENDING))),
+            labels=metadata.get("labels") or _NO_LABELS,
+            started=times.seconds(status.get("startTime")),
+            completed=times.seconds(status.get("completionTime")),
+            data=orjson.dumps(resource),
+        )
+
+    def raw(self) -> RawJob:
+        """Return the resource, parsed anew: the caller's own."""
+        resource: dict[str, Any] = orjson.loads(self.data)
+        resource["apiVersion"], resource["kind"] = API_VERSION, JOB_KIND
+        return cast("RawJob", resource)
