@@ -101,15 +101,21 @@ class Custody:
         registration: Who the worker is; `supersedes` is filled in here.
         incarnations: Makes a new, unique incarnation id each time it is called.
         shard: The shard whose leader counts.
+        session: A paced one, when the handlers are not in this process: see `ask`.
     """
 
     def __init__(
-        self, registration: Registration, *, incarnations: Callable[[], str], shard: int = DEFAULT_SHARD
+        self,
+        registration: Registration,
+        *,
+        incarnations: Callable[[], str],
+        shard: int = DEFAULT_SHARD,
+        session: Session | None = None,
     ) -> None:
         self._new_incarnation = incarnations
         self._shard = shard
         self._commands: list[Command] = []
-        self._session = Session()
+        self._session = session or Session()
         self._connection = 0
         self._heard: float | None = None
         self._fence_ends: float | None = None
@@ -165,6 +171,23 @@ class Custody:
         """The commands decided since the last call, to be carried out in this order."""
         commands, self._commands = self._commands, []
         return commands
+
+    # What the gateway, which keeps custody for a worker elsewhere, needs besides
+
+    def adopt(self, ticket: Ticket, held: HeldGrant, now: float) -> None:
+        """Take over a grant of an earlier incarnation of the same worker, before the first heartbeat lists it."""
+        self.running[held.grant] = Running(ticket, held, since=now)
+        self.progress.open(held.grant, None, CHECKPOINT_BYTES)
+
+    def resize(self, slots: int, now: float) -> None:
+        """So many slots there are from now on; with fewer than are taken, nothing is claimed until some are free."""
+        self._look_at_clock(now)
+        self.slots = slots
+
+    def ask(self, now: float) -> None:
+        """A heartbeat is wanted now. A paced session sends no other, and its lease counts from this moment."""
+        self._look_at_clock(now)
+        self._session.ask(now)
 
     # Events
 
