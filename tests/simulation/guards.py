@@ -27,7 +27,7 @@ def claims_are_not_checked(patch: Patch) -> None:
     """A claim is granted although the slot of its job is taken."""
     really = Granting._judge
 
-    def judge(self: Granting, session: Session, claim: Claim, now: Now) -> Answer:
+    def judge(self: Granting, session: Session, claim: Claim, now: Now) -> Answer | None:
         job = self._books.jobs.get(claim.uid)
         if job is not None and job.slot is not None and job.next_attempt == claim.attempt:
             self._books.release(job, job.slot)

@@ -64,6 +64,13 @@ class Message(BaseModel):
         return cls.model_validate_json(body)
 
 
+class SecretReference(Message):
+    """A key of a Secret that is mounted into workers; its value is in no message."""
+
+    name: str = Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    key: str = Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
+
+
 class Ticket(Message):
     """Permission to ask for a job, not to run it: a lost or doubled ticket does no harm."""
 
@@ -76,7 +83,12 @@ class Ticket(Message):
     priority: Priority = Priority.MEDIUM
     shard: int = DEFAULT_SHARD
     epoch: Number = Field(ge=1, description="The epoch of the leader that published the ticket.")
-    payload: dict[str, JsonValue] = Field(default_factory=dict)
+    payload: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Empty where the answer brings it, or a Secret holds it."
+    )
+    payload_secret: SecretReference | None = Field(
+        default=None, description="The payload stands in this Secret, mounted into the worker for the job's namespace."
+    )
     timeout_seconds: int | None = Field(default=None, ge=1)
     traceparent: str | None = Field(default=None, max_length=64, description="W3C trace context of the submission.")
 
@@ -113,6 +125,11 @@ class Registration(Message):
     pod_namespace: str = Field(default="", max_length=63)
     pod_name: str = Field(default="", max_length=253)
     pod_uid: str = Field(default="", max_length=64)
+    payload_references: bool = Field(
+        default=False,
+        description="Takes payloads from answers and from mounted Secrets. Jobs with payloadFrom are granted to no "
+        "other worker: one of an earlier version would run them with an empty payload.",
+    )
     supersedes: str | None = Field(
         default=None,
         max_length=64,
@@ -180,6 +197,9 @@ class Answer(Message):
     claim: int = Field(ge=1)
     grant: GrantId | None = None
     refusal: Refusal | None = None
+    payload: dict[str, JsonValue] | None = Field(
+        default=None, description="With a grant, where the payload stands in a ConfigMap: it replaces the ticket's."
+    )
     checkpoint: JsonValue = Field(default=None, description="With a grant: what an earlier attempt left for this one.")
 
 

@@ -25,6 +25,9 @@ DEAD_EXCHANGE: Final = "dead.exchange"
 DEAD_QUEUE: Final = "dead.tickets"
 """Where rejected tickets end; kept for a person to look at, bounded in length."""
 
+PAYLOAD_LIMIT_BYTES: Final = 64 * 1024
+"""Most bytes of a payload, as JSON text without spaces."""
+
 DEFAULT_POOL: Final = "default"
 DEFAULT_SHARD: Final = 0
 EPOCH_REPEAT_SECONDS: Final = 4.0

@@ -19,6 +19,8 @@ class EventReason(StrEnum):
     """On a job: workers listed two grants for it; the lower one was stopped."""
     TICKET_RESENT = "TicketResent"
     """On a job: nobody claimed its ticket though slots were free, so another one was sent."""
+    PAYLOAD_NOT_READY = "PayloadNotReady"
+    """On a job: what `spec.payloadFrom` names is not there, or cannot be read; the job waits for it."""
     WORKER_LOST = "WorkerLost"
     """On a worker: it is proven lost, and what it held is tried again."""
     CUSTODY_REPAIRED = "CustodyRepaired"
@@ -32,6 +34,7 @@ ACTIONS: Final = {
     EventReason.ATTEMPTS_EXHAUSTED: "EndJob",
     EventReason.ATTEMPT_DUPLICATE: "StopAttempt",
     EventReason.TICKET_RESENT: "SendTicket",
+    EventReason.PAYLOAD_NOT_READY: "ReadPayload",
     EventReason.WORKER_LOST: "MarkOffline",
     EventReason.CUSTODY_REPAIRED: "Repair",
     EventReason.CUSTODY_FOUND: "Report",

@@ -6,10 +6,12 @@ because that is what a schema's `maxLength` counts.
 
 from typing import Final
 
+from distriqueue_protocol import names
+
 KIB: Final = 1024
 
-PAYLOAD_LIMIT_BYTES: Final = 64 * KIB
-"""Largest `spec.payload` that runs; a larger one is refused with the reason PayloadTooLarge."""
+PAYLOAD_LIMIT_BYTES: Final = names.PAYLOAD_LIMIT_BYTES
+"""Largest payload that runs; a larger one is refused with the reason PayloadTooLarge."""
 
 RESULT_LIMIT_BYTES: Final = 64 * KIB
 """Largest `status.result`; an attempt that returns more fails with the reason ResultTooLarge."""

@@ -17,6 +17,7 @@ from distriqueue.core.reaping import Finished
 from distriqueue.core.times import Now, seconds
 from distriqueue.core.writing import Writing
 from distriqueue_protocol.messages import GrantId, StopReason
+from distriqueue_protocol.payloads import too_large
 
 
 class Admission:
@@ -69,7 +70,8 @@ class Admission:
             job = read_job(resource, wall=now.wall)
         except InvalidSpecError as error:
             # What a person wants of it still counts: a retry that no status answers would be refused again and again.
-            spec = {key: value for key, value in resource.get("spec", {}).items() if key not in ("type", "priority")}
+            unread = ("type", "priority", "payloadFrom")
+            spec = {key: value for key, value in resource.get("spec", {}).items() if key not in unread}
             job = read_job(cast("RawJob", {**resource, "spec": {**spec, "type": "invalid"}}), wall=now.wall)
             books.jobs[job.uid] = job
             books.add_pool(job.pool)
@@ -80,8 +82,8 @@ class Admission:
         size = json_bytes(job.payload)
         limit = books.settings.payload_limit
         if size > limit:
-            why = f"spec.payload has {size} bytes, the limit is {limit}: store the data elsewhere and put a reference "
-            self._writing.refuse(job, JobReason.PAYLOAD_TOO_LARGE, f"{why}to it into the payload", now)
+            why = too_large("spec.payload", size=size, limit=limit)
+            self._writing.refuse(job, JobReason.PAYLOAD_TOO_LARGE, why, now)
             return
         if books.leading:
             # Nobody but a leader writes Running: somebody edited the status by hand.

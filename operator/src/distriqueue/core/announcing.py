@@ -59,6 +59,11 @@ def ticket_resent(books: Books, job: Job) -> None:
     about_job(books, job, EventReason.TICKET_RESENT, note)
 
 
+def payload_not_ready(books: Books, job: Job, why: str) -> None:
+    """What a job names as its payload is not there."""
+    about_job(books, job, EventReason.PAYLOAD_NOT_READY, f"{why[:1].upper()}{why[1:]}")
+
+
 def attempt_duplicate(books: Books, job: Job, lower: Slot) -> None:
     """A slot's grant is lower than one that was found to be held: it is stopped. It counts if its handler may run."""
     if lower.report is None and lower.lost is None:

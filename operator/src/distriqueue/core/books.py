@@ -202,6 +202,8 @@ class Books:
         wait = min(due - now.wall, 2.0 * job.backoff.max_seconds) if due is not None else 0.0
         if job.start_after is not None:
             wait = max(wait, job.start_after - now.wall)
+        if job.source is not None:
+            wait = max(wait, job.source.not_before - now.mono)
         if wait > 0:
             self.backlog.wait_until(job, due=now.mono + wait)
         else:

@@ -74,6 +74,25 @@ class WriteStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ResolvePayload:
+    """Read the ConfigMap in which the payload of a job stands: `on_payload_read`, once, whatever comes of it.
+
+    Attributes:
+        number: Of the read, to be given back.
+        name: Of the job, for logs.
+        config_map: The name of the ConfigMap, in the job's namespace.
+        key: Under which the payload stands.
+    """
+
+    number: int
+    uid: str
+    namespace: str
+    name: str
+    config_map: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteJob:
     """Delete a job whose time to live is over, unless it has changed since; the watch says when it is gone."""
 
@@ -129,4 +148,4 @@ class StepDown:
 BrokerCommand = DeclarePool | PublishTicket | SendToWorker | CallRoll | SendMarker | AckReports
 """What goes to RabbitMQ."""
 
-Command = BrokerCommand | WriteStatus | DeleteJob | WriteWorker | DeleteWorker | EmitEvent | StepDown
+Command = BrokerCommand | WriteStatus | ResolvePayload | DeleteJob | WriteWorker | DeleteWorker | EmitEvent | StepDown

@@ -1,6 +1,7 @@
 """Claims, grants and reports: who may run a job, who does, and whose word about it counts.
 
-Guarantees: a grant takes the one slot of a job, and a claim gets the same answer however often it is asked. What the
+Guarantees: a grant takes the one slot of a job, and a claim gets the same answer however often it is asked; one whose
+payload has to be read first (`payloads`) stays open, and is judged when that is done. What the
 full state of a worker names is compared with the books: a grant of an earlier leader that nobody contradicts is
 adopted, of several the highest; what is over is stopped or settled; a slot whose worker has neither the grant nor the
 claim is free.
@@ -10,12 +11,15 @@ A report is accepted when its grant is above `lastGrant` and holds the slot, or 
 from collections.abc import Iterable
 from typing import Final, cast
 
+from pydantic import JsonValue
+
 from distriqueue.api.conditions import AttemptReason
 from distriqueue.api.phases import JobPhase
 from distriqueue.api.raw import RawJob, RawJobSpec
 from distriqueue.core import announcing
 from distriqueue.core.books import Books
 from distriqueue.core.jobs import Job, Loss, Slot, Stage, is_storable
+from distriqueue.core.payloads import Obstacle, Payloads
 from distriqueue.core.roster import Session
 from distriqueue.core.times import Now, microtime
 from distriqueue.core.writing import Writing
@@ -45,49 +49,84 @@ def _wish_to_come(job: Job, skipped: RawJob) -> Refusal | None:
     return Refusal.NOT_NOW if spec.get("retryGeneration", 0) > job.retry_generation else None
 
 
+def _refusal(job: Job | None, claim: Claim, now: Now) -> Refusal | None:  # noqa: PLR0911 - one line for each reason
+    """Why a claim cannot be granted now; None if it can."""
+    if job is None:
+        return Refusal.DELETED
+    if job.stage is Stage.FINAL:
+        return Refusal.FINISHED
+    if job.slot is not None:
+        return Refusal.TAKEN
+    if job.closing is not None:
+        return Refusal.CANCELLED if job.cancel else Refusal.FINISHED
+    if job.suspend:
+        return Refusal.SUSPENDED
+    if job.wants_retry or (job.source is not None and now.mono < job.source.not_before):
+        return Refusal.NOT_NOW
+    if claim.attempt != job.next_attempt or job.stage is Stage.BACKOFF:
+        return Refusal.OLD_ATTEMPT
+    return _wish_to_come(job, job.skipped) if job.skipped is not None else None
+
+
 class Granting:
     """See the module."""
 
-    def __init__(self, books: Books, writing: Writing) -> None:
+    def __init__(self, books: Books, writing: Writing, payloads: Payloads) -> None:
         self._books = books
         self._writing = writing
+        self._payloads = payloads
 
     # --- claims ------------------------------------------------------------------------------------------------
 
     def answer(self, session: Session, now: Now) -> None:
         """Answer what may be answered: nothing before the takeover is done and a resource names the worker."""
-        books = self._books
-        if not session.claims or not books.leading or not session.written or session.ended:
+        if not session.claims or not self._may_answer(session):
             return
-        for number, claim in session.claims.items():
-            answer = session.answered.get(number)
-            if answer is None:
-                answer = session.answered[number] = self._judge(session, claim, now)
-            books.outbox.answer(session.incarnation, answer)
         # A claim is answered once; a heartbeat that still lists it brings it back here, and it gets the same answer.
-        session.claims = {}
+        session.claims = {
+            number: claim for number, claim in session.claims.items() if not self._answer(session, claim, now)
+        }
 
-    def _judge(self, session: Session, claim: Claim, now: Now) -> Answer:
-        """Grant a claim, or say why not."""
+    def judge_again(self, uid: str, number: int, content: str | bytes | Obstacle, now: Now) -> None:
+        """The payload of a job was read, or could not be: the claims that wait for it are judged as if they came now.
+
+        Args:
+            uid: Of the job.
+            number: Of the read.
+            content: What was read, or why nothing was.
+            now: The moment.
+        """
+        for session, claim in self._payloads.judged_again(uid, number, content, now):
+            if self._may_answer(session) and self._answer(session, claim, now):
+                del session.claims[claim.id]
+
+    def _may_answer(self, session: Session) -> bool:
+        return self._books.leading and session.written and not session.ended
+
+    def _answer(self, session: Session, claim: Claim, now: Now) -> bool:
+        """Answer a claim; False if it has to wait until the payload of its job was read."""
+        answer = session.answered.get(claim.id)
+        if answer is None:
+            answer = self._judge(session, claim, now)
+            if answer is None:
+                return False
+            session.answered[claim.id] = answer
+        self._books.outbox.answer(session.incarnation, answer)
+        return True
+
+    def _judge(self, session: Session, claim: Claim, now: Now) -> Answer | None:
+        """Grant a claim, or say why not; None when the payload of its job has to be read first."""
         books = self._books
         job = books.jobs.get(claim.uid)
-        refusal: Refusal | None = None
-        if job is None:
-            refusal = Refusal.DELETED
-        elif job.stage is Stage.FINAL:
-            refusal = Refusal.FINISHED
-        elif job.slot is not None:
-            refusal = Refusal.TAKEN
-        elif job.closing is not None:
-            refusal = Refusal.CANCELLED if job.cancel else Refusal.FINISHED
-        elif job.suspend:
-            refusal = Refusal.SUSPENDED
-        elif job.wants_retry:
-            refusal = Refusal.NOT_NOW
-        elif claim.attempt != job.next_attempt or job.stage is Stage.BACKOFF:
-            refusal = Refusal.OLD_ATTEMPT
-        elif job.skipped is not None:
-            refusal = _wish_to_come(job, job.skipped)
+        refusal = _refusal(job, claim, now)
+        payload: dict[str, JsonValue] | None = None
+        if refusal is None and job is not None and job.source is not None:
+            if not self._payloads.is_fit(job, session, now):
+                refusal = Refusal.NOT_NOW
+            elif not job.source.secret:
+                payload = self._payloads.take(job, session, claim)
+                if payload is None:
+                    return None
         if refusal is not None or job is None:
             books.observer.claim_answered(str(refusal))
             return Answer(claim=claim.id, refusal=refusal)
@@ -105,7 +144,7 @@ class Granting:
         books.hold(job, slot, session)
         self._writing.watch(job, slot, now)
         books.observer.claim_answered("Granted")
-        return Answer(claim=claim.id, grant=grant, checkpoint=job.status.get("checkpoint"))
+        return Answer(claim=claim.id, grant=grant, payload=payload, checkpoint=job.status.get("checkpoint"))
 
     # --- the full state of a worker ----------------------------------------------------------------------------
 

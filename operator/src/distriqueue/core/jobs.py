@@ -4,6 +4,7 @@ Guarantees: a `Job` has at most one `Slot` and at most one status write under wa
 resource that the schema of this version would not have let in.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, NamedTuple, cast
@@ -13,8 +14,9 @@ from pydantic import JsonValue
 
 from distriqueue.api import limits
 from distriqueue.api.conditions import JobReason
+from distriqueue.api.jobs import OBJECT_NAME_PATTERN, REFERENCE_KEY_PATTERN
 from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
-from distriqueue.api.raw import RawJob, RawJobSpec, RawJobStatus, RawProgress, RawRetryBudget
+from distriqueue.api.raw import RawJob, RawJobSpec, RawJobStatus, RawKeyReference, RawProgress, RawRetryBudget
 from distriqueue.core import times
 from distriqueue_protocol.messages import NO_GRANT, GrantId, Report
 from distriqueue_protocol.names import Priority
@@ -54,6 +56,36 @@ class Closing(NamedTuple):
     phase: JobPhase
     reason: JobReason
     message: str
+
+
+class Unready(NamedTuple):
+    """Why a payload that stands elsewhere is not there: a reason for programs, and a sentence for people."""
+
+    reason: JobReason
+    message: str
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """Where the payload of a job stands when it is not in the job.
+
+    Attributes:
+        name: Of the ConfigMap, in the job's namespace; or of the Secret, as it is mounted into workers.
+        key: Under which it stands there.
+        secret: It is a Secret: workers read it, and nobody else.
+        unready: Why the job waits for it; None when nobody has found anything wrong.
+        resolved: It was there when it was read last.
+        failures: Reads in a row that gave no payload.
+        not_before: No read before this moment (monotonic).
+    """
+
+    name: str
+    key: str
+    secret: bool
+    unready: Unready | None = None
+    resolved: bool = False
+    failures: int = 0
+    not_before: float = float("-inf")
 
 
 @dataclass(slots=True, eq=False)
@@ -111,7 +143,7 @@ class WriteKind(Enum):
     REOPEN = auto()
     """A retry by hand begins."""
     NOTE = auto()
-    """That the job is suspended, or no longer; nothing moves by it."""
+    """That the job is suspended, or no longer, or that it waits for its payload; nothing moves by it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -136,6 +168,8 @@ class Backoff:
 
 
 DEFAULT_BACKOFF: Final = Backoff()
+_OBJECT_NAME: Final = re.compile(OBJECT_NAME_PATTERN)
+_REFERENCE_KEY: Final = re.compile(r"(?![.]$|[.][.])" + REFERENCE_KEY_PATTERN.removeprefix("^"))
 PRIORITIES: Final = {priority.value: priority for priority in Priority}
 
 
@@ -146,6 +180,7 @@ class Job:
     Attributes:
         created: When it was created, or first seen if that is more precise; wall clock.
         payload: What the ticket carries; dropped when the job is final.
+        source: Where the payload stands, if not in the job.
         status: The status as last read or written; dropped when the job is final.
         attempt: `status.attempt`: the number of the last attempt that a status names.
         ended: The number of the last attempt that is over: the next one is one higher.
@@ -192,6 +227,7 @@ class Job:
     gone: bool = False
     suspend: bool = False
     cancel: bool = False
+    source: Source | None = None
     retry_generation: int = 0
     retried: int = 0
     start_after: float | None = None
@@ -296,6 +332,24 @@ def _backoff(spec: RawJobSpec) -> Backoff:
     )
 
 
+def _source(spec: RawJobSpec) -> Source | None:
+    raw = spec.get("payloadFrom")
+    if raw is None:
+        return None
+    config_map, secret = raw.get("configMapKeyRef"), raw.get("secretKeyRef")
+    if (config_map is None) is (secret is None):
+        raise InvalidSpecError("spec.payloadFrom: name one source, either configMapKeyRef or secretKeyRef")
+    if spec.get("payload"):
+        raise InvalidSpecError("spec.payloadFrom: a job has either payload or payloadFrom, leave one of them out")
+    reference = config_map if config_map is not None else cast("RawKeyReference", secret)
+    name, key = str(reference.get("name", "")), str(reference.get("key", ""))
+    if not _OBJECT_NAME.fullmatch(name) or len(name) > limits.NAME_LIMIT:
+        raise InvalidSpecError("spec.payloadFrom: name has to be the name of a ConfigMap or Secret")
+    if not _REFERENCE_KEY.fullmatch(key) or len(key) > limits.REFERENCE_KEY_LIMIT:
+        raise InvalidSpecError("spec.payloadFrom: key has to be a key of a ConfigMap or Secret")
+    return Source(name, key, secret=secret is not None)
+
+
 def read_job(resource: RawJob, *, wall: float) -> Job:
     """Read a resource.
 
@@ -305,7 +359,7 @@ def read_job(resource: RawJob, *, wall: float) -> Job:
             within two seconds of it is taken to have been created when it was seen.
 
     Raises:
-        InvalidSpecError: The spec lacks what the schema requires.
+        InvalidSpecError: The spec lacks what the schema requires, or has what it forbids.
     """
     metadata, spec = resource["metadata"], resource.get("spec", cast("RawJobSpec", {}))
     job_type = spec.get("type")
@@ -329,6 +383,7 @@ def read_job(resource: RawJob, *, wall: float) -> Job:
         backoff=_backoff(spec),
         timeout_seconds=spec.get("timeoutSeconds", limits.DEFAULT_TIMEOUT_SECONDS),
         payload=spec.get("payload", {}),
+        source=_source(spec),
         dedup_key=spec.get("dedupKey"),
         budget=spec.get("retryBudget"),
         created=wall if 0 <= wall - created < 2 else created,  # noqa: PLR2004 - two whole seconds, see above

@@ -27,13 +27,14 @@ from distriqueue.core.granting import Granting
 from distriqueue.core.jobs import Job, Stage
 from distriqueue.core.lifecycle import Lifecycle
 from distriqueue.core.observing import Observer
+from distriqueue.core.payloads import Obstacle, Payloads
 from distriqueue.core.reaping import Finished
 from distriqueue.core.roster import Roster
 from distriqueue.core.staffing import Staffing
 from distriqueue.core.takeovers import Step, Takeover
 from distriqueue.core.times import Now
 from distriqueue.core.writing import Writing
-from distriqueue_protocol.messages import Marker, Report, SessionMessage, Ticket
+from distriqueue_protocol.messages import Marker, Report, SecretReference, SessionMessage, Ticket
 from distriqueue_protocol.names import EPOCH_REPEAT_SECONDS, Priority
 
 __all__ = ["Leader", "LeaderSettings", "Step"]
@@ -59,7 +60,7 @@ class Leader:
         self._writing = Writing(self._books, draw=draw)
         self._lifecycle = Lifecycle(self._books, self._writing)
         self._admission = Admission(self._books, self._writing, self._lifecycle)
-        self._granting = Granting(self._books, self._writing)
+        self._granting = Granting(self._books, self._writing, Payloads(self._books, self._writing))
         self._staffing = Staffing(self._books, self._writing, self._granting)
         self._takeover = Takeover(self._books, self._admission, self._granting, self._lifecycle, now=now)
         self.auditor = Auditor(self._books, self._writing, self._admission, now=now)
@@ -252,6 +253,17 @@ class Leader:
             self._admission.shown(newer, now)
         self._proceed(now)
 
+    def on_payload_read(self, uid: str, number: int, content: str | bytes | Obstacle, now: Now) -> None:
+        """A ConfigMap was read for a claim.
+
+        Args:
+            uid: Of the job.
+            number: Of the read.
+            content: What stands under the key; or why there is nothing.
+            now: The moment.
+        """
+        self._granting.judge_again(uid, number, content, now)
+
     # --- tickets -----------------------------------------------------------------------------------------------
 
     def publish(self, now: Now) -> None:
@@ -281,6 +293,7 @@ class Leader:
             priority=job.priority,
             epoch=self.epoch,
             payload=job.payload,
+            payload_secret=_secret(job),
             timeout_seconds=job.timeout_seconds,
         )
 
@@ -337,3 +350,8 @@ class Leader:
                 books.observer.ticket_published(again=True)
                 announcing.ticket_resent(books, job)
                 books.backlog.wait(job)
+
+
+def _secret(job: Job) -> SecretReference | None:
+    source = job.source
+    return SecretReference(name=source.name, key=source.key) if source is not None and source.secret else None

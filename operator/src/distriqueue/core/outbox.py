@@ -1,6 +1,7 @@
 """What the leader has to tell each worker, gathered into one message per worker and batch of events.
 
-Guarantees: what was put in since the last `take` leaves with the next one, in one message per worker. Nothing is kept:
+Guarantees: what was put in since the last `take` leaves with the next one, in one message per worker; an answer that
+carries a payload has one of its own after that, because the broker limits the size of messages. Nothing is kept:
 a message that is lost is made good when the worker's next heartbeat asks again.
 """
 
@@ -14,6 +15,7 @@ from distriqueue_protocol.messages import Answer, GrantId, LeaderMessage, StopOr
 @dataclass(slots=True, eq=False)
 class _Parts:
     answers: list[Answer] = field(default_factory=list)
+    large: list[Answer] = field(default_factory=list)
     settled: list[GrantId] = field(default_factory=list)
     stops: list[StopOrder] = field(default_factory=list)
 
@@ -37,7 +39,8 @@ class Outbox:
 
     def answer(self, incarnation: str, answer: Answer) -> None:
         """Answer a claim."""
-        self._of(incarnation).answers.append(answer)
+        parts = self._of(incarnation)
+        (parts.answers if answer.payload is None else parts.large).append(answer)
 
     def settle(self, incarnation: str, grant: GrantId) -> None:
         """Tell a worker to forget a report."""
@@ -58,3 +61,5 @@ class Outbox:
                 stops=tuple(part.stops),
             )
             yield SendToWorker(incarnation, message)
+            for answer in part.large:
+                yield SendToWorker(incarnation, LeaderMessage(epoch=self._epoch, answers=(answer,)))

@@ -22,7 +22,7 @@ from distriqueue.api.limits import (
 )
 from distriqueue.api.phases import FINAL_JOB_PHASES, AttemptOutcome, JobPhase
 from distriqueue.api.raw import RawAttempt, RawCondition, RawJobStatus
-from distriqueue.core.jobs import Closing, Job, Loss, Slot, is_storable
+from distriqueue.core.jobs import Closing, Job, Loss, Slot, Source, is_storable
 from distriqueue.core.retrying import Verdict, counted, failure_class
 from distriqueue.core.times import Now, checked, microtime, whole_seconds
 from distriqueue_protocol.messages import GrantId, Outcome, Report, StopReason
@@ -171,7 +171,39 @@ def _base(job: Job, *, phase: JobPhase, epoch: int, now: Now) -> RawJobStatus:
         reason = JobReason.SUSPENDED if job.suspend else JobReason.RESUMED
         said = _condition(JobCondition.SUSPENDED, job.suspend, reason, "", job=job, now=now)
         status["conditions"] = [*(c for c in status["conditions"] if c["type"] != JobCondition.SUSPENDED), said]
+    if job.source is not None:
+        _tell_payload(status, job, job.source, now=now)
     return status
+
+
+def payload_untold(job: Job) -> bool:
+    """Whether the conditions of a job do not say yet why it waits for its payload."""
+    if job.source is None or job.source.unready is None:
+        return False
+    said = _payload_condition(job.status)
+    return said is None or said["status"] != "False" or (said["reason"], said["message"]) != job.source.unready
+
+
+def _payload_condition(status: RawJobStatus) -> RawCondition | None:
+    for condition in status.get("conditions", ()):
+        if condition["type"] == JobCondition.PAYLOAD_READY:
+            return condition
+    return None
+
+
+def _tell_payload(status: RawJobStatus, job: Job, source: Source, *, now: Now) -> None:
+    """Say why a job waits for its payload, and that it no longer does; of one that never did, nothing."""
+    said, unready = _payload_condition(status), source.unready
+    if unready is not None and payload_untold(job):
+        condition = _condition(JobCondition.PAYLOAD_READY, False, unready.reason, unready.message, job=job, now=now)
+        if said is not None and said["status"] == "False":
+            condition["lastTransitionTime"] = said["lastTransitionTime"]
+    elif unready is None and source.resolved and said is not None and said["status"] == "False":
+        reason = JobReason.PAYLOAD_RESOLVED
+        condition = _condition(JobCondition.PAYLOAD_READY, True, reason, "", job=job, now=now)
+    else:
+        return
+    status["conditions"] = [*(c for c in status["conditions"] if c["type"] != JobCondition.PAYLOAD_READY), condition]
 
 
 def suspension_untold(job: Job) -> bool:
@@ -184,7 +216,7 @@ def suspension_untold(job: Job) -> bool:
 
 
 def noted(job: Job, *, epoch: int, now: Now) -> RawJobStatus:
-    """The job is suspended, or no longer: what ticket it had is worth nothing now."""
+    """The job is suspended, or no longer, or waits for its payload: what ticket it had is worth nothing now."""
     queued = job.phase == JobPhase.QUEUED
     return _base(job, phase=JobPhase.PENDING if queued else JobPhase(job.phase), epoch=epoch, now=now)
 
@@ -200,6 +232,11 @@ def reopened(job: Job, *, granted: int, epoch: int, now: Now) -> RawJobStatus:
     """
     status = _base(job, phase=JobPhase.PENDING, epoch=epoch, now=now)
     _forget_run(status)
+    accepted = _condition(JobCondition.ACCEPTED, True, JobReason.ACCEPTED, "", job=job, now=now)
+    status["conditions"] = [
+        accepted if one["type"] == JobCondition.ACCEPTED and one["status"] == "False" else one
+        for one in status["conditions"]
+    ]
     grant = max(job.last_grant, GrantId(epoch, granted))
     status["lastGrant"] = {"epoch": grant.epoch, "counter": grant.counter}
     status["retryGeneration"] = job.retry_generation

@@ -86,7 +86,7 @@ class Writing:
             return WriteKind.CLOSE
         if slot is None and job.wants_retry:
             return WriteKind.REOPEN
-        return WriteKind.NOTE if statuses.suspension_untold(job) else None
+        return WriteKind.NOTE if statuses.suspension_untold(job) or statuses.payload_untold(job) else None
 
     def due(self, job: Job) -> float | None:
         """Since when (monotonic) a write of a job should be under way; None if none should, or one is."""
@@ -170,6 +170,8 @@ class Writing:
             books.finish(job, StopReason.OVER)
         elif write.kind is WriteKind.REOPEN:
             job.reopens_at = None
+            if job.source is not None:
+                job.source.not_before = now.mono  # as it skips its backoff
             if job.slot is not None and job.slot.grant <= job.last_grant:
                 # A worker that was thought lost named an old grant meanwhile: by what is written now, it is over.
                 books.free(job, job.slot, StopReason.OVER)
