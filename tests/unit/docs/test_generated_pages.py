@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from distriqueue.gateway.settings import GatewaySettings
 from distriqueue.operator.settings import OperatorSettings
 from distriqueue_protocol.asyncapi import document
 from distriqueue_protocol.messages import EPOCH_LIMIT, json_schema
 from distriqueue_protocol.names import MessageType
+from distriqueue_protocol.settings import ProgramSettings
 from distriqueue_worker.settings import Settings
 from docs import generating
 
@@ -22,8 +24,10 @@ def test_a_committed_page_is_what_the_code_says(name: str) -> None:
 
 def test_every_variable_has_a_row() -> None:
     page = generating.configuration()
-    operator, worker = page.split("\n## ")[1:]
-    for text, model in ((operator, OperatorSettings), (worker, Settings)):
+    _, operator, gateway, worker = page.split("\n## ")[1:]
+    models: tuple[tuple[str, type[ProgramSettings]], ...]
+    models = ((operator, OperatorSettings), (gateway, GatewaySettings), (worker, Settings))
+    for text, model in models:
         for name in model.model_fields:
             assert text.count(f"| `DISTRIQUEUE_{name.upper()}` |") == 1
 

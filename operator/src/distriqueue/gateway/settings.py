@@ -1,21 +1,21 @@
-"""The gateway's settings, from the environment: validated once at start, every key with unit, default and reason.
+"""The gateway's settings, from environment or file: validated once at start, every key with unit, default and reason.
 
-Fails with `pydantic.ValidationError` before anything is started; `__main__` turns it into one sentence per key.
+Fails with `SettingsError` before anything is started, with one line for each wrong key.
 """
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
+
+from distriqueue_protocol.settings import ProgramSettings, both_or_neither, split_list
 
 
-class GatewaySettings(BaseSettings):
-    """Read from variables that begin with `DISTRIQUEUE_`."""
+class GatewaySettings(ProgramSettings):
+    """What a gateway can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="DISTRIQUEUE_", extra="ignore", use_attribute_docstrings=True)
-
-    amqp_url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672/")
+    amqp_url: SecretStr | None = SecretStr("amqp://guest:guest@127.0.0.1:5672/")
     """Where RabbitMQ is, for the sake of HTTP workers: amqp:// or amqps://, with user and password. Never logged."""
 
     amqp_url_file: Path | None = None
@@ -101,43 +101,15 @@ class GatewaySettings(BaseSettings):
     shutdown_delay_seconds: Annotated[float, Field(ge=0, le=60)] = 0.0
     """How long connections are still accepted after SIGTERM, while the Service takes this replica out."""
 
-    http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus come from outside of the pod
-    """Address of /metrics, /healthz and /readyz."""
-
-    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """Port of /metrics, /healthz and /readyz; 0 for any."""
-
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least severe level that is logged."""
-
-    log_format: Literal["json", "text"] = "json"
-    """JSON lines, or text for a terminal."""
-
     access_log: bool = True
     """Log a line for each request."""
 
     @field_validator("namespaces", "auth_audiences", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
+        return split_list(value)
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE must be set both, or neither")
+        both_or_neither(self, "tls_cert_file", "tls_key_file")
         return self
-
-    def broker_url(self) -> str:
-        """The AMQP URL, with its password.
-
-        Raises:
-            OSError: The file cannot be read.
-        """
-        if self.amqp_url_file is not None:
-            return self.amqp_url_file.read_text().strip()
-        return self.amqp_url.get_secret_value()

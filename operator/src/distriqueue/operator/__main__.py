@@ -9,22 +9,19 @@ import sys
 
 import structlog
 import uvloop
-from pydantic import ValidationError
 
 from distriqueue.operator.programs import Program
 from distriqueue.operator.settings import OperatorSettings
 from distriqueue.telemetry.logs import configure
+from distriqueue_protocol.settings import SettingsError
 
 
 def main() -> int:
     """Run the operator; returns the exit status."""
     try:
-        settings = OperatorSettings()
-    except ValidationError as error:
-        for problem in error.errors():
-            where = "_".join(str(part) for part in problem["loc"]).upper()
-            # Without a place it is about several variables, and the whole input would show the broker's password.
-            sys.stderr.write(f"DISTRIQUEUE_{where}: {problem['msg']}\n" if where else f"{problem['msg']}\n")
+        settings = OperatorSettings.load()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
         return 2
     configure(level=settings.log_level, format_=settings.log_format)
     return uvloop.run(_run(settings))

@@ -1,23 +1,25 @@
-"""The operator's settings, from the environment: validated once at start, every key with unit, default and reason.
+"""The operator's settings, from environment or file: validated once at start, every key with unit, default and reason.
 
-Fails with `pydantic.ValidationError` before anything is started; `__main__` turns it into one sentence per key.
+Fails with `SettingsError` before anything is started, with one line for each wrong key.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from distriqueue.api.limits import DEFAULT_TTL_SECONDS, PAYLOAD_LIMIT_BYTES, TTL_LIMIT_SECONDS
+from distriqueue.broker.links import HEARTBEAT_SECONDS
+from distriqueue_protocol.settings import ProgramSettings, split_list
 
 
-class OperatorSettings(BaseSettings):
-    """Read from variables that begin with `DISTRIQUEUE_`."""
+class OperatorSettings(ProgramSettings):
+    """What an operator can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="DISTRIQUEUE_", extra="ignore", use_attribute_docstrings=True)
+    broker_heartbeat_seconds: ClassVar[int] = HEARTBEAT_SECONDS
 
-    amqp_url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672/")
+    amqp_url: SecretStr | None = SecretStr("amqp://guest:guest@127.0.0.1:5672/")
     """Where RabbitMQ is: amqp:// or amqps://, with user and password. Never logged."""
 
     amqp_url_file: Path | None = None
@@ -62,27 +64,10 @@ class OperatorSettings(BaseSettings):
     write_concurrency: Annotated[int, Field(ge=1, le=256)] = 32
     """Status writes under way at a time; what an API server takes before it only gets slower."""
 
-    http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus come from outside of the pod
-    """Address of /metrics, /healthz and /readyz."""
-
-    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """Port of /metrics, /healthz and /readyz; 0 for any."""
-
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least severe level that is logged."""
-
-    log_format: Literal["json", "text"] = "json"
-    """JSON lines, or text for a terminal."""
-
     @field_validator("namespaces", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
+        return split_list(value)
 
     @model_validator(mode="after")
     def _lease_times(self) -> Self:
@@ -97,13 +82,3 @@ class OperatorSettings(BaseSettings):
                 f"below LEASE_DURATION_SECONDS ({lease})"
             )
         return self
-
-    def broker_url(self) -> str:
-        """The AMQP URL, with its password.
-
-        Raises:
-            OSError: The file cannot be read.
-        """
-        if self.amqp_url_file is not None:
-            return self.amqp_url_file.read_text().strip()
-        return self.amqp_url.get_secret_value()

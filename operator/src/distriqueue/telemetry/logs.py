@@ -19,9 +19,10 @@ def configure(*, level: str, format_: Literal["json", "text"]) -> None:
     """Set up logging for the whole process.
 
     Args:
-        level: DEBUG, INFO, WARNING or ERROR.
+        level: debug, info, warning or error, in letters of any size.
         format_: `json`, or `text` for a terminal.
     """
+    level = level.upper()
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -14,10 +14,11 @@ from typing import Final
 import uvloop
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from distriqueue_protocol.settings import SettingsError
 from distriqueue_worker import logs
 from distriqueue_worker.registries import Registry
 from distriqueue_worker.serving import Endpoint
-from distriqueue_worker.settings import Settings, SettingsError, load
+from distriqueue_worker.settings import Settings
 from distriqueue_worker.tasks import TaskError
 from distriqueue_worker.watchdogs import Watchdog
 from distriqueue_worker.worker import Worker
@@ -28,7 +29,7 @@ EXIT_CONFIGURATION: Final = 2
 def main() -> int:
     """Run the worker; return the exit code."""
     try:
-        settings = load()
+        settings = Settings.load()
         logs.configure(settings.log_level, settings.log_format)
         registry = Registry.load(settings.worker_tasks, default_task=settings.worker_default_task)
         with logs.captured_output():

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
-from distriqueue_worker.settings import load
+from distriqueue_worker.settings import Settings
 from distriqueue_worker.tasks import PermanentError, TaskContext, task
 
 SIMULATED_EMAIL_SECONDS = 2.0
@@ -57,7 +57,7 @@ class Sent(BaseModel):
 @task("email")
 def email(payload: Email, context: TaskContext) -> Sent:
     """Send an e-mail by the server of DISTRIQUEUE_SMTP_URL; without one take 2 s and say that it was simulated."""
-    url = load().smtp_url
+    url = Settings.load().smtp_url
     if url is None:
         context.log.info("no DISTRIQUEUE_SMTP_URL: simulating an e-mail to %s", payload.to)
         context.cancelled.wait(SIMULATED_EMAIL_SECONDS)

@@ -91,7 +91,7 @@ class Worker:
             stop_grace=settings.worker_stop_grace_seconds,
         )
         self._link = Link(
-            settings.broker_url,
+            settings.broker_url(),
             name=f"worker {self._name}",
             pool=settings.worker_pool,
             shard=DEFAULT_SHARD,
