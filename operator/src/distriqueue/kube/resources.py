@@ -44,6 +44,7 @@ class Resource:
 JOBS: Final = Resource(names.GROUP, names.VERSION, names.JOB_PLURAL, names.JOB_KIND)
 WORKERS: Final = Resource(names.GROUP, names.VERSION, names.WORKER_PLURAL, names.WORKER_KIND)
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", names.LEASE_KIND)
+CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 
 

@@ -22,6 +22,7 @@ from distriqueue.broker.links import LeaderLink
 from distriqueue.core.commands import EmitEvent
 from distriqueue.core.leader import LeaderSettings
 from distriqueue.kube.client import KubeClient
+from distriqueue.kube.config_maps import ConfigMapReader
 from distriqueue.kube.deletions import Deleter
 from distriqueue.kube.election import Durations, Elector, Leadership, new_identity
 from distriqueue.kube.events import EventRecorder
@@ -121,7 +122,9 @@ class Program:
             self._emit = events.emit
             recording = asyncio.create_task(events.run(), name="recording events")
             stack.push_async_callback(_cancel, recording)
-            writers = Writers(statuses=writer, jobs=Deleter(client, JOBS), workers=workers)
+            writers = Writers(
+                statuses=writer, jobs=Deleter(client, JOBS), workers=workers, config_maps=ConfigMapReader(client)
+            )
             leading = asyncio.create_task(self._lead_again(elector, writers), name="leading")
             stack.push_async_callback(_cancel, leading)
             stopping = asyncio.create_task(self._stop.wait(), name="stopping")

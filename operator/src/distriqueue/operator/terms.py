@@ -32,6 +32,7 @@ from distriqueue.core.commands import (
     DeleteWorker,
     EmitEvent,
     PublishTicket,
+    ResolvePayload,
     SendMarker,
     SendToWorker,
     StepDown,
@@ -39,10 +40,12 @@ from distriqueue.core.commands import (
     WriteWorker,
 )
 from distriqueue.core.leader import Leader, LeaderSettings, Step
+from distriqueue.core.payloads import Obstacle
 from distriqueue.core.times import Now, microtime
+from distriqueue.kube.config_maps import ConfigMapReader
 from distriqueue.kube.deletions import Deleter
 from distriqueue.kube.election import Leadership
-from distriqueue.kube.errors import Conflict, KubeError, NotFound, NotLeading, Refused
+from distriqueue.kube.errors import Conflict, Forbidden, KubeError, NotFound, NotLeading, Refused
 from distriqueue.kube.statuses import StatusWriter
 from distriqueue.kube.workers import WorkerResources
 from distriqueue.operator.stores import JobStore
@@ -57,6 +60,9 @@ TICK_SECONDS: Final = 0.2
 JOBS_IN_A_ROW: Final = 100
 """Jobs that a takeover reads before others get their turn: some milliseconds."""
 REREAD_PAUSE_SECONDS: Final = (0.1, 2.0)
+PAYLOADS_AT_A_TIME: Final = 8
+"""ConfigMaps that are read at once: an API server that is slow about them must not hold up the status writes."""
+_HTTP_FORBIDDEN: Final = 403
 LAST_WRITES_SECONDS: Final = 1.0
 """How long a term that ends cleanly waits for writes that are under way."""
 
@@ -83,17 +89,19 @@ class TermEnd:
 
 @dataclass(frozen=True, slots=True)
 class Writers:
-    """What a term writes to the API server with.
+    """What a term works on the API server with.
 
     Attributes:
         statuses: Of jobs.
         jobs: Deletes those whose time to live is over.
         workers: The DistributedWorkers.
+        config_maps: Reads those in which payloads stand.
     """
 
     statuses: StatusWriter
     jobs: Deleter
     workers: WorkerResources
+    config_maps: ConfigMapReader
 
 
 class Term:
@@ -117,6 +125,8 @@ class Term:
         self._writer = writers.statuses
         self._deleter = writers.jobs
         self._workers = writers.workers
+        self._config_maps = writers.config_maps
+        self._resolving = asyncio.Semaphore(PAYLOADS_AT_A_TIME)
         self._emit = emit
         self._metrics = metrics
         self._settings = settings
@@ -370,6 +380,8 @@ class Term:
                 if self._writers < self._write_concurrency:
                     self._writers += 1
                     self._spawn(self._write_all())
+            case ResolvePayload():
+                self._spawn(self._resolve(command))
             case WriteWorker():
                 self._spawn(self._write_worker(command))
             case DeleteJob():
@@ -513,6 +525,25 @@ class Term:
                 self._log.warning("a job cannot be read", job=command.name, error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, no secret
                 pause = min(2 * pause, longest)
+
+    async def _resolve(self, command: ResolvePayload) -> None:
+        """Read the ConfigMap of a payload. Nothing of what it holds is logged."""
+        leader = cast("Leader", self._leader)
+        async with self._resolving:
+            content: str | bytes | Obstacle
+            try:
+                found = await self._config_maps.read(command.namespace, command.config_map, command.key)
+                content = Obstacle.NO_KEY if found is None else found
+            except NotFound:
+                content = Obstacle.NO_CONFIG_MAP
+            except KubeError as error:
+                content = Obstacle.UNREAD
+                if isinstance(error, Forbidden) and error.code == _HTTP_FORBIDDEN:
+                    content = Obstacle.FORBIDDEN
+                why = f"{type(error).__name__}: {error}"
+                self._log.warning("a ConfigMap cannot be read", job=command.name, name=command.config_map, error=why)
+        leader.on_payload_read(command.uid, command.number, content, now())
+        self._schedule()
 
     async def _write_worker(self, command: WriteWorker) -> None:
         leader = cast("Leader", self._leader)
