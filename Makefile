@@ -65,6 +65,10 @@ crds: venv ## Generate crds/ and the chart's copies from the models
 
 	@$(PY) -m distriqueue.api.crds --helm charts/distriqueue/templates/crds
 
+.PHONY: protos
+protos: venv ## Generate the gRPC stubs from the proto
+	@$(PY) -m distriqueue.gateway.rpc.generating
+
 .PHONY: docs
 docs: venv ## Generate the pages of docs/ that code knows better
 	@$(PY) -m docs.generating
