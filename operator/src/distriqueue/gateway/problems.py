@@ -2,14 +2,14 @@
 
 Guarantees: a `Problem` carries an HTTP status, a stable word for programs (`slug`, the end of its `type` URN), and a
 sentence for people that says what to do; where single fields are wrong, `errors` names each by its JSON pointer. What
-the API server refuses is translated here and nowhere else (`from_kube`), in its own words; errors of our own side
-(rights of the gateway's account, credentials) become `Internal` and `Unavailable`, whose texts tell nothing of the inside.
+the API server refuses is translated here and nowhere else (`from_kube`), in its own words; errors of our own side (the
+rights of the gateway's account, credentials) become `Internal` and `Unavailable`, whose texts tell nothing from within.
 """
 # ruff: noqa: N818  (the names say what happened; "Error" at the end of each would say nothing more)
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
@@ -185,47 +185,54 @@ def from_kube(error: kube.KubeError) -> Problem:
     Args:
         error: What the call made with the gateway's own account ended with.
     """
-    retry_after = error.retry_after or RETRY_SECONDS
-    problem: Problem
-    match error:
-        case kube.NotFound():
-            problem = NotFound(_text(error.message))
-        case kube.AlreadyExists():
-            problem = Conflict(f"{_text(error.message)}: choose another name, or leave the name out")
-        case kube.Conflict():
-            problem = Conflict(f"{_text(error.message)}: read the job again and decide anew")
-        case kube.Gone():
-            problem = Gone(_text(error.message))
-        case kube.Refused(code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
-            problem = TooLarge(_text(error.message))
-        case kube.Refused():
-            problem = Unprocessable(_text(error.message), errors=_field_errors(error.causes))
-        case kube.Forbidden(code=HTTPStatus.FORBIDDEN) if _is_of_the_namespace(error):
-            # The caller was allowed it; what the API server refuses lies in the namespace, and says so in its own words.
-            problem = Conflict(_text(error.message))
-        case kube.Throttled():
-            problem = Unavailable("the Kubernetes API server has too much to do: try again", retry_after=retry_after)
-        case kube.Unreachable():
-            problem = Unavailable(
-                "the Kubernetes API server cannot be reached, and nothing was done: try again", retry_after=retry_after
-            )
-        case kube.Unanswered():
-            problem = Unavailable(
-                "the Kubernetes API server did not answer, and whether the change was made is not known: look, or try "
-                "again (a submission with an Idempotency-Key is made only once)",
-                retry_after=retry_after,
-            )
-        case kube.Forbidden() | kube.NoCredentials():
-            _LOG.error("the gateway's own account is refused: %s", error.message)
-            problem = Unavailable(
-                "the gateway's own account is not allowed to do this: its ClusterRole is missing or incomplete; tell "
-                "whoever runs it",
-                retry_after=retry_after,
-            )
-        case _:
-            _LOG.error("not expected of the API server: %s: %s", type(error).__name__, error.message)
-            problem = Internal("something went wrong in the gateway; its log says what")
-    return problem
+    for kind, translate in _TRANSLATIONS:
+        if isinstance(error, kind):
+            return translate(error)
+    _LOG.error("not expected of the API server: %s: %s", type(error).__name__, error.message)
+    return Internal("something went wrong in the gateway; its log says what")
+
+
+def _refused(error: kube.KubeError) -> Problem:
+    if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return TooLarge(_text(error.message))
+    return Unprocessable(_text(error.message), errors=_field_errors(error.causes))
+
+
+def _forbidden(error: kube.KubeError) -> Problem:
+    if error.code == HTTPStatus.FORBIDDEN and _is_of_the_namespace(error):
+        # The caller may do it; what stands against it lies in the namespace, and the API server's words say so.
+        return Conflict(_text(error.message))
+    _LOG.error("the gateway's own account is refused: %s", error.message)
+    return Unavailable(
+        "the gateway's own account is not allowed to do this: its ClusterRole is missing or incomplete; tell whoever "
+        "runs it",
+        retry_after=error.retry_after or RETRY_SECONDS,
+    )
+
+
+def _away(sentence: str) -> Callable[[kube.KubeError], Problem]:
+    return lambda error: Unavailable(sentence, retry_after=error.retry_after or RETRY_SECONDS)
+
+
+_TRANSLATIONS: Final[tuple[tuple[type[kube.KubeError], Callable[[kube.KubeError], Problem]], ...]] = (
+    (kube.NotFound, lambda error: NotFound(_text(error.message))),
+    (kube.AlreadyExists, lambda error: Conflict(f"{_text(error.message)}: choose another name, or leave it out")),
+    (kube.Conflict, lambda error: Conflict(f"{_text(error.message)}: read the job again and decide anew")),
+    (kube.Gone, lambda error: Gone(_text(error.message))),
+    (kube.Refused, _refused),
+    (kube.Forbidden, _forbidden),
+    (kube.NoCredentials, _forbidden),
+    (kube.Throttled, _away("the Kubernetes API server has too much to do: try again")),
+    (kube.Unreachable, _away("the Kubernetes API server cannot be reached, and nothing was done: try again")),
+    (
+        kube.Unanswered,
+        _away(
+            "the Kubernetes API server did not answer, and whether the change was made is not known: look, or try "
+            "again (a submission with an Idempotency-Key is made only once)"
+        ),
+    ),
+)
+"""In the order in which they are asked: the narrower class first."""
 
 
 def _is_of_the_namespace(error: kube.KubeError) -> bool:

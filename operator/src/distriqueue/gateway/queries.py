@@ -2,22 +2,22 @@
 
 Guarantees: a question that is not understood is refused with the parameter's name and a sentence that says what to
 write. A cursor names a place in the order (creation time and uid), not a number of jobs: with jobs that come and go,
-the pages of a walk show every job that was there all along exactly once. Selectors are Kubernetes' own: ``a=b``,
-``a!=b``, ``a in (b, c)``, ``a notin (b, c)``, ``a``, ``!a``, joined by commas; a job without the label fulfils ``!=`` and
-``notin``.
+the pages of a walk show every job that was there all along exactly once. Selectors are those of Kubernetes: ``a=b``,
+``a!=b``, ``a in (b, c)``, ``a notin (b, c)``, ``a``, ``!a``, joined by commas; ``!=`` and ``notin`` hold for a job that
+has no such label.
 
 Fails with `Unprocessable`.
 """
 
 import base64
-import binascii
+import contextlib
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from distriqueue.api.phases import JobPhase
 from distriqueue.gateway.problems import FieldError, Unprocessable
@@ -131,7 +131,7 @@ class JobQuery:
     window: int = 300
 
     @classmethod
-    def parse(
+    def parse(  # noqa: PLR0913  # one for each parameter of a URL
         cls,
         *,
         namespace: str | None = None,
@@ -185,7 +185,7 @@ class JobQuery:
             limit=reader.read("limit", limit, _between(1, MOST)) or DEFAULT_LIMIT,
             offset=reader.read("offset", offset, _between(0, OFFSET_LIMIT)) or 0,
             cursor=None if page is None else page[1],
-            order=reader.read("order", order, _order) or Order.NEWEST,
+            order=reader.read("order", order, _order) or (Order.NEWEST if page is None else page[0]),
             window=reader.read("window", window, _between(1, 86_400)) or 300,
         )
         if query.cursor is not None and query.offset:
@@ -198,10 +198,8 @@ class JobQuery:
         return query
 
     def filters(self) -> list[Callable[[Row], bool]]:
-        """Return what a row must fulfil, all of them; the namespace too."""
+        """Return what a row of the namespace must fulfil, all of them."""
         found: list[Callable[[Row], bool]] = []
-        if (namespace := self.namespace) is not None:
-            found.append(lambda row: row.namespace == namespace)
         if (phases := self.phases) is not None:
             found.append(lambda row: row.phase in phases)
         if (kind := self.type) is not None:
@@ -220,7 +218,7 @@ class JobQuery:
         return found
 
     def matcher(self) -> Callable[[Row], bool]:
-        """Return whether a row is asked for."""
+        """Return whether a row of the namespace is asked for."""
         filters = self.filters()
         if not filters:
             return lambda _: True
@@ -238,7 +236,6 @@ def _label_filter(requirement: Requirement) -> Callable[[Row], bool]:
     return lambda row: requirement.holds(row.labels)
 
 
-_V = TypeVar("_V")
 _T = TypeVar("_T")
 
 
@@ -248,7 +245,7 @@ class _Reader:
     def __init__(self) -> None:
         self.errors: list[FieldError] = []
 
-    def read(self, name: str, value: _V | None, parse: Callable[[_V], _T]) -> _T | None:
+    def read(self, name: str, value: object, parse: Callable[[Any], _T]) -> _T | None:
         if value is None or value == "":
             return None
         try:
@@ -277,8 +274,7 @@ _CURSOR: Final = re.compile(r"([no])(0|[1-9][0-9]{0,11})\.([A-Za-z0-9-]{1,64})")
 def _namespace(text: str) -> str:
     if len(text) > NAMESPACE_LIMIT or not _NAMESPACE.fullmatch(text):
         raise _UnreadableError(
-            "a namespace is made of at most 63 lower-case letters, digits and '-', and begins and ends with a letter or "
-            "digit"
+            "a namespace is made of at most 63 lower-case letters, digits and '-', with a '-' neither first nor last"
         )
     return text
 
@@ -344,16 +340,14 @@ def _order(text: str) -> Order:
 
 
 def _cursor(text: str) -> tuple[Order, Place]:
-    try:
-        if len(text) > CURSOR_LIMIT:
-            raise _UnreadableError
-        found = _CURSOR.fullmatch(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii"))
-        if found is None:
-            raise _UnreadableError
-    except (_UnreadableError, ValueError, binascii.Error):
+    found: re.Match[str] | None = None
+    with contextlib.suppress(ValueError):  # no base64, or no ASCII in it
+        if len(text) <= CURSOR_LIMIT:
+            found = _CURSOR.fullmatch(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii"))
+    if found is None:
         raise _UnreadableError(
             "this is no cursor: take `next` of the page before as it is, or leave the cursor out to begin anew"
-        ) from None
+        )
     order = Order.NEWEST if found[1] == "n" else Order.OLDEST
     return order, Place(int(found[2]), found[3])
 

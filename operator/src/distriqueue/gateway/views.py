@@ -2,7 +2,7 @@
 
 Guarantees: keys are camelCase; a submission has the bounds of the resource's own spec, because it is that spec
 (`api.jobs.JobSpec`) with a name and labels beside it; a field that does not exist is refused by name. Views are made of
-resources by `job_view` and the like, and never fail on what the API server may serve.
+resources by `showing`.
 
 Statuses are the lower-case words of REST, gRPC and the streams; phases are the resource's own (`api.phases`):
 
@@ -45,7 +45,10 @@ NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 LABELS_LIMIT: Final = 64
 LABEL_KEY_LIMIT: Final = 317
 LABEL_VALUE_LIMIT: Final = 63
-LABEL_KEY_PATTERN: Final = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_KEY_PATTERN: Final = (
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
 LABEL_VALUE_PATTERN: Final = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 
 Namespace = Annotated[str, Field(min_length=1, max_length=NAMESPACE_LIMIT, pattern=NAMESPACE_PATTERN)]
@@ -100,8 +103,8 @@ class JobSubmission(JobSpec):
     model_config = ConfigDict(json_schema_extra={}, title="JobSubmission")
 
     # What is done to a job later is no part of a submission; as class variables they are no fields.
-    cancel: ClassVar[None] = None  # type: ignore[assignment, misc]
-    retry_generation: ClassVar[None] = None  # type: ignore[assignment, misc]
+    cancel: ClassVar[None] = None  # type: ignore[misc]  # the one way to take a field away
+    retry_generation: ClassVar[None] = None  # type: ignore[misc]  # the one way to take a field away
 
     namespace: Namespace | None = None
     """The namespace of the job. Left out, it is the one of the path, or else the gateway's default."""
