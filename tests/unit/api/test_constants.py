@@ -7,7 +7,9 @@ from distriqueue.api import limits, names
 from distriqueue.api.conditions import AttemptReason, JobReason, WorkerReason
 from distriqueue.api.fences import JOB_FENCE_RULES, Fence, violated_fences
 from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase, Priority
+from distriqueue_protocol.payloads import PayloadTextError, PayloadTextTooLargeError
 from distriqueue_worker import results
+from distriqueue_worker.mounted_secrets import SecretNotMountedError
 
 LIGHT = ["names", "phases", "limits", "conditions", "fences", "raw"]
 
@@ -68,5 +70,9 @@ def test_the_worker_keeps_the_limits_and_words_of_the_api() -> None:
         results.UNKNOWN_TYPE,
         results.CANCELLED,
         results.PROCESS_DIED,
+        SecretNotMountedError.reason,
+        PayloadTextError.reason,
+        PayloadTextTooLargeError.reason,
     }
     assert words <= set(AttemptReason)
+    assert {PayloadTextError.reason, PayloadTextTooLargeError.reason} <= set(JobReason)

@@ -295,3 +295,13 @@ def test_a_grant_that_is_known_is_not_ignored_aloud(worker: Steering) -> None:
     worker.tell(answers=(Answer(claim=9, grant=GrantId(EPOCH, 99)),))
     ignored = [one.fields["grant"] for one in worker.said(Noticed) if one.event is Notice.GRANT_IGNORED]
     assert ignored == [GrantId(EPOCH, 99)]
+
+
+def test_a_payload_that_comes_with_the_answer_replaces_that_of_the_ticket(worker: Steering) -> None:
+    worker.ticket("job")
+    worker.decide()
+    grant = GrantId(EPOCH, 1)
+    worker.tell(answers=(Answer(claim=1, grant=grant, payload={"to": "you"}),))
+    (start,) = worker.said(Start)
+    assert (start.grant, start.ticket.payload) == (grant, {"to": "you"})
+    assert worker.custody.running[grant].held.uid == "uid-job"

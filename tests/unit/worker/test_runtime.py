@@ -234,7 +234,9 @@ def hungry_process(_payload: dict[str, Any], _context: TaskContext) -> int:
 class Running:
     """A runtime and what it said."""
 
-    def __init__(self, *tasks: Task, lease: Callable[[], float], grace: float = 0.0) -> None:
+    def __init__(
+        self, *tasks: Task, lease: Callable[[], float], grace: float = 0.0, secrets: Path = Path("/nowhere")
+    ) -> None:
         known = [one for one in map(marked, globals().values()) if one]
         self.registry = CollectorRegistry()
         self.words: list[tuple[GrantId, Word]] = []
@@ -247,6 +249,7 @@ class Running:
             on_stuck=self.stuck.append,
             lives_until=lease,
             stop_grace=grace,
+            secrets=secrets,
         )
         self.ends: dict[GrantId, tuple[Result | None, str]] = {}
         self._changed = asyncio.Event()

@@ -397,6 +397,8 @@ class Custody:
             self.intake.free()
             return
         ticket = claim.ticket
+        if answer.payload is not None:
+            ticket = ticket.model_copy(update={"payload": answer.payload})
         held = HeldGrant(grant=answer.grant, uid=ticket.uid, attempt=ticket.attempt, claim=answer.claim)
         self.running[answer.grant] = Running(ticket, held, since=now)
         self.progress.open(answer.grant, answer.checkpoint, CHECKPOINT_BYTES)

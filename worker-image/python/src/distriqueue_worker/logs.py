@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
@@ -65,11 +65,17 @@ class Scope:
         fields: What every record of it carries.
         tail: The end of its log.
         partial: Output that waits for the end of its line.
+        mask: Hides what is secret in all that is written.
     """
 
     fields: dict[str, Any]
     tail: LogTail = field(default_factory=LogTail)
     partial: str = ""
+    mask: Callable[[str], str] | None = None
+
+    def hide(self, text: str) -> str:
+        """The text without what is secret in it."""
+        return text if self.mask is None else self.mask(text)
 
     def output(self, text: str) -> None:
         """Take what was printed; whole lines become records."""
@@ -77,7 +83,7 @@ class Scope:
         self.partial = rest[:LINE_CHARACTERS]
         for line in lines:
             if line.strip():
-                logging.getLogger(OUTPUT_LOGGER).info("%s", line[:LINE_CHARACTERS])
+                logging.getLogger(OUTPUT_LOGGER).info("%s", self.hide(line)[:LINE_CHARACTERS])
 
     def flush(self) -> None:
         """The handler has ended: a line without an end is one all the same."""
@@ -110,8 +116,9 @@ def configure(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_scope,
     ]
-    render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=False)
+    render = _masked(
+        # Plain tracebacks: prettier ones show the values of variables.
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
         if form == "text"
         else structlog.processors.JSONRenderer(serializer=_dump_text)
     )
@@ -186,7 +193,7 @@ class _TailHandler(logging.Handler):
         if scope is not None:
             try:
                 printed = record.name == OUTPUT_LOGGER
-                scope.tail.add(record.getMessage() if printed else self.format(record))
+                scope.tail.add(scope.hide(record.getMessage() if printed else self.format(record)))
             except Exception:  # noqa: BLE001 - a record that cannot be formatted is the author's, not a failure here
                 self.handleError(record)
 
@@ -204,10 +211,26 @@ def _add_scope(_logger: WrappedLogger, _name: str, record: EventDict) -> EventDi
 def _keep_tail(_logger: WrappedLogger, _name: str, record: EventDict) -> EventDict:
     scope = SCOPE.get()
     if scope is not None:
-        scope.tail.add(f"{str(record.get('level', '')).upper()} {record.get('event', '')}")
+        scope.tail.add(scope.hide(f"{str(record.get('level', '')).upper()} {record.get('event', '')}"))
         if "exception" in record:
-            scope.tail.add(str(record["exception"]))
+            scope.tail.add(scope.hide(str(record["exception"])))
     return record
+
+
+def _masked(render: structlog.typing.Processor) -> structlog.typing.Processor:
+    """Hide what is secret in the texts of a record, and then in the finished line, wherever else it stood."""
+
+    def masked(logger: WrappedLogger, name: str, record: EventDict) -> Any:
+        scope = SCOPE.get()
+        if scope is None or scope.mask is None:
+            return render(logger, name, record)
+        hide = scope.mask
+        for key, value in record.items():
+            if isinstance(value, str):
+                record[key] = hide(value)
+        return hide(str(render(logger, name, record)))
+
+    return masked
 
 
 def _dump_text(record: EventDict, **_options: Any) -> str:

@@ -10,8 +10,10 @@ from typing import Any, Final
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from distriqueue_protocol.messages import Outcome
+from distriqueue_protocol.payloads import PayloadTextError
 from distriqueue_worker.commands import Result
 from distriqueue_worker.logs import cut_back, cut_front
+from distriqueue_worker.mounted_secrets import SecretNotMountedError
 from distriqueue_worker.tasks import PermanentError
 from distriqueue_worker.values import NotJSONError, TooLargeError, compact
 
@@ -56,6 +58,11 @@ def read_payload(reader: TypeAdapter[Any] | None, payload: dict[str, JsonValue])
             for problem in error.errors(include_url=False, include_input=False, include_context=False)
         ]
         raise InvalidPayloadError("; ".join(problems)) from None
+
+
+def unreadable_payload(error: SecretNotMountedError | PayloadTextError) -> Result:
+    """The result of an attempt whose payload could not be read; another worker may have what is not mounted here."""
+    return failure(error.reason, str(error), permanent=isinstance(error, PayloadTextError))
 
 
 def succeeded(value: object) -> Result:

@@ -14,21 +14,24 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import JsonValue, TypeAdapter
 
 from distriqueue_protocol.messages import GrantId, Ticket
+from distriqueue_protocol.payloads import PayloadTextError
 from distriqueue_worker.bodies import Body, Ending, LoopBody, ThreadBody
 from distriqueue_worker.children import ProcessBody
 from distriqueue_worker.clocks import monotonic, utc_text
-from distriqueue_worker.commands import Result, Word
+from distriqueue_worker.commands import Progressed, Result, Word
 from distriqueue_worker.logs import SCOPE, Scope, get_logger
 from distriqueue_worker.metrics import WorkerMetrics
+from distriqueue_worker.mounted_secrets import Mask, SecretNotMountedError, read_secret
 from distriqueue_worker.registries import Registry
-from distriqueue_worker.results import TIMEOUT, UNKNOWN_TYPE, failure, raised, read_payload
+from distriqueue_worker.results import TIMEOUT, UNKNOWN_TYPE, failure, raised, read_payload, unreadable_payload
 from distriqueue_worker.tasks import Task, TaskContext
 
 GIVE_UP_SECONDS: Final = 2.0
@@ -98,6 +101,7 @@ class Runtime:
         on_stuck: Told about handlers that cannot be stopped.
         lives_until: Until when, of the monotonic clock, a handler may live without a further word.
         stop_grace: Seconds from asking a handler to killing it, and from there to giving it up.
+        secrets: Where Secrets are mounted that jobs name as their payload.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class Runtime:
         on_stuck: OnStuck,
         lives_until: Callable[[], float],
         stop_grace: float,
+        secrets: Path,
     ) -> None:
         self._registry = registry
         self._metrics = metrics
@@ -117,6 +122,7 @@ class Runtime:
         self._on_word = on_word
         self._on_stuck = on_stuck
         self._stop_grace = stop_grace
+        self._secrets = secrets
         self._lives_until = lives_until
         self._attempts: dict[GrantId, Attempt] = {}
         self._log = get_logger()
@@ -150,7 +156,11 @@ class Runtime:
             loop.call_soon(self._end, attempt, Ending(failure(UNKNOWN_TYPE, text)))
         else:
             try:
-                attempt.body = self._begin(attempt, *found, begin=begin, checkpoint=checkpoint)
+                payload = self._payload(attempt)
+                attempt.body = self._begin(attempt, *found, payload=payload, begin=begin, checkpoint=checkpoint)
+            except (SecretNotMountedError, PayloadTextError) as error:
+                loop.call_soon(self._end, attempt, Ending(unreadable_payload(error)))
+                return utc_text(begin)
             except Exception as error:  # noqa: BLE001 - no more threads, for example: this attempt has failed
                 loop.call_soon(self._end, attempt, Ending(error=error))
                 return utc_text(begin)
@@ -173,12 +183,22 @@ class Runtime:
             if attempt.body is not None:
                 attempt.body.renew(until)
 
+    def _payload(self, attempt: Attempt) -> dict[str, JsonValue]:
+        """The payload of a job; what a Secret holds is hidden in all that is said of the attempt."""
+        ticket = attempt.ticket
+        if ticket.payload_secret is None:
+            return ticket.payload
+        payload = read_secret(self._secrets, namespace=ticket.namespace, reference=ticket.payload_secret)
+        attempt.scope.mask = Mask(payload)
+        return payload
+
     def _begin(
         self,
         attempt: Attempt,
         task: Task,
         reader: TypeAdapter[Any] | None,
         *,
+        payload: dict[str, JsonValue],
         begin: datetime,
         checkpoint: JsonValue,
     ) -> Body:
@@ -204,16 +224,16 @@ class Runtime:
 
         if task.isolation == "process":
             until = self._lives_until()
-            return ProcessBody(task, ticket.payload, context, scope=attempt.scope, until=until, ended=ended)
+            return ProcessBody(task, payload, context, scope=attempt.scope, until=until, ended=ended)
         inner = copy_context()
         inner.run(SCOPE.set, attempt.scope)
         if task.isolation == "thread":
             return ThreadBody(
-                lambda: task.function(read_payload(reader, ticket.payload), context), inner, context.cancelled, ended
+                lambda: task.function(read_payload(reader, payload), context), inner, context.cancelled, ended
             )
 
         async def work() -> object:
-            return await task.function(read_payload(reader, ticket.payload), context)
+            return await task.function(read_payload(reader, payload), context)
 
         return LoopBody(work, inner, context.cancelled, ended)
 
@@ -247,6 +267,8 @@ class Runtime:
     def _hear(self, attempt: Attempt) -> None:
         if attempt.words is not None and attempt.grant in self._attempts:
             for word in attempt.words.take():
+                if isinstance(word, Progressed):
+                    word = replace(word, message=attempt.scope.hide(word.message))  # noqa: PLW2901 - the same word
                 self._on_word(attempt.grant, word)
 
     def _end(self, attempt: Attempt, ending: Ending) -> None:
@@ -258,6 +280,9 @@ class Runtime:
             result = self._result(attempt, ending)
         except Exception as error:  # noqa: BLE001 - a handler that cannot be described has ended all the same
             result = raised(error)
+        if result is not None and attempt.scope.mask is not None:
+            hide = attempt.scope.mask
+            result = replace(result, error=hide(result.error), log_tail=hide(result.log_tail))
         took = monotonic() - attempt.started
         outcome = "Stopped" if result is None else str(result.outcome)
         self._metrics.jobs.labels(attempt.label, outcome).inc()

@@ -40,6 +40,9 @@ class Settings(ProgramSettings):
     worker_stop_grace_seconds: float = Field(default=5.0, ge=0, le=3600)
     """How long a handler that is asked to stop (cancelled, timed out) may take before it is killed; and how long, but
     at least 2 s, one that survives even that is waited for before the worker shuts down to be rid of it."""
+    worker_secrets_directory: Path = Path("/etc/distriqueue/secrets")
+    """Where Secrets are mounted that jobs may name as their payload (spec.payloadFrom), each at
+    `<namespace of the job>/<name>/<key>`."""
     smtp_url: SecretStr | None = None
     """Where `email` sends to, `smtp://user:password@host:587` (smtps:// for TLS from the start); simulated without."""
     pod_name: str = Field(default="", max_length=253)

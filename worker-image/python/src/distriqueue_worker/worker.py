@@ -89,6 +89,7 @@ class Worker:
             on_stuck=self._handler_stuck,
             lives_until=self._lives_until,
             stop_grace=settings.worker_stop_grace_seconds,
+            secrets=settings.worker_secrets_directory,
         )
         self._link = Link(
             settings.broker_url(),
@@ -344,6 +345,7 @@ def _registration(settings: Settings, registry: Registry) -> Registration:
         pod_namespace=settings.pod_namespace,
         pod_name=settings.pod_name,
         pod_uid=settings.pod_uid,
+        payload_references=True,
     )
 
 
