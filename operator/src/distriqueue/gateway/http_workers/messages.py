@@ -177,6 +177,16 @@ class HeartbeatAnswer(_Model):
 class NextRequest(_Model):
     """Ask for jobs; one request at a time. Sending another one gives up whatever the answer to the last one was."""
 
+    request: int = Field(
+        default=0,
+        ge=0,
+        le=_NUMBER_LIMIT,
+        description=(
+            "Counts these requests of the session from 1, each with a number of its own: one that comes late is "
+            "answered with nothing. 0: they are not counted, and what was once sent is never given to others while "
+            "the session lasts, unless a heartbeat shows that it has no handler."
+        ),
+    )
     received: Received = 0
     max: int = Field(
         default=1,
