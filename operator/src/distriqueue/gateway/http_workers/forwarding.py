@@ -128,12 +128,7 @@ def _problem(status: int, text: bytes, retry_after: str) -> Problem:
     except ValidationError:
         document = _Document()
     kind = _PROBLEMS.get(status, Internal)
-    errors = tuple(
-        FieldError(
-            str(error.get("pointer", error.get("field", ""))), str(error.get("detail", error.get("message", "")))
-        )
-        for error in document.errors
-    )
+    errors = tuple(FieldError(str(error.get("field", "")), str(error.get("message", ""))) for error in document.errors)
     return kind(
         document.detail or "another replica of the gateway failed to answer",
         errors=errors,
