@@ -9,11 +9,13 @@ has no such label.
 Fails with `Unprocessable`.
 """
 
+import asyncio
 import base64
 import contextlib
 import re
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -430,3 +432,53 @@ def _value(value: str) -> str:
     if len(value) > LABEL_VALUE_LIMIT or not _VALUE.fullmatch(value):
         raise _UnreadableError(f"{_EXPLANATION}; '{value[:80]}' is no label value")
     return value
+
+
+BREATH: Final = 2000
+"""After so many rows that were looked at, others get their turn: some milliseconds."""
+
+
+class Selection(NamedTuple):
+    """What a question found."""
+
+    rows: list[Row]
+    """Those of the page, in the order that was asked for."""
+    total: int
+    """How many match on all pages."""
+    more: bool
+    """Whether a page follows."""
+
+
+async def select(rows: Sequence[Row], query: JobQuery) -> Selection:
+    """Answer a question.
+
+    Args:
+        rows: All jobs of the namespace that is asked for, in the order of creation; not to be changed meanwhile.
+        query: The question.
+    """
+    if query.filters():
+        rows = [row async for row in _matching(rows, query)]
+    ordered = rows if query.order is Order.OLDEST else rows[::-1]
+    begin = query.offset
+    if query.cursor is not None:
+        # In both orders, what comes after the cursor is a tail.
+        if query.order is Order.OLDEST:
+            begin = bisect_right(rows, query.cursor, key=_place)
+        else:
+            begin = len(rows) - bisect_left(rows, query.cursor, key=_place)
+    end = begin + query.limit
+    return Selection(list(ordered[begin:end]), len(rows), end < len(rows))
+
+
+def _place(row: Row) -> Place:
+    return Place(row.created, row.uid)
+
+
+async def _matching(rows: Sequence[Row], query: JobQuery) -> AsyncIterator[Row]:
+    matches = query.matcher()
+    for start in range(0, len(rows), BREATH):
+        if start:
+            await asyncio.sleep(0)
+        for row in rows[start : start + BREATH]:
+            if matches(row):
+                yield row
