@@ -23,7 +23,12 @@ CHART = ROOT / "charts" / "distriqueue"
 VALUES = ROOT / "localcluster" / "values.yaml"
 RELEASE = "distriqueue"
 NAMESPACE = "distriqueue"
-PARTS = {"operator": "distriqueue/operator:dev", "worker": "distriqueue/worker:dev"}
+PARTS = {
+    "operator": "distriqueue/operator:dev",
+    "gateway": "distriqueue/operator:dev",
+    "worker": "distriqueue/worker:dev",
+}
+"""Whose pods run which image."""
 
 
 def helm(kubeconfig: Path, *arguments: str, timeout: float = 600.0) -> str:

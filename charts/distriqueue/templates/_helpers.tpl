@@ -76,8 +76,13 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* The component whose image runs: the gateway is a program of the operator's. */}}
+{{- define "distriqueue.imageComponent" -}}
+{{- ternary "operator" .component (eq .component "gateway") -}}
+{{- end -}}
+
 {{- define "distriqueue.image" -}}
-{{- $image := (index .root.Values .component).image -}}
+{{- $image := (index .root.Values (include "distriqueue.imageComponent" .)).image -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $image.repository $image.digest -}}
 {{- else -}}

@@ -22,7 +22,8 @@ annotations:
 serviceAccountName: {{ include "distriqueue.serviceAccountName" . }}
 automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
-{{- with concat .root.Values.imagePullSecrets $values.imagePullSecrets | uniq }}
+{{- $image := index .root.Values (include "distriqueue.imageComponent" .) -}}
+{{- with concat .root.Values.imagePullSecrets $image.imagePullSecrets $values.imagePullSecrets | uniq }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
@@ -72,7 +73,7 @@ topologySpreadConstraints:
 {{- $values := index .root.Values .component -}}
 name: {{ .component }}
 image: {{ include "distriqueue.image" . }}
-imagePullPolicy: {{ $values.image.pullPolicy }}
+imagePullPolicy: {{ (index .root.Values (include "distriqueue.imageComponent" .)).image.pullPolicy }}
 securityContext:
   {{- toYaml $values.securityContext | nindent 2 }}
 {{- with $values.resources }}
@@ -99,13 +100,17 @@ readinessProbe:
   {{- toYaml $values.readinessProbe | nindent 2 }}
 {{- end -}}
 
-{{/* Environment that operator and worker share. "urlKey" is the key of the broker's URL. */}}
+{{/* Environment that operator, gateway and worker share. "urlKey" is the key of the broker's URL. */}}
 {{- define "distriqueue.commonEnv" -}}
 - name: DISTRIQUEUE_AMQP_URL
   valueFrom:
     secretKeyRef:
       name: {{ include "distriqueue.brokerSecretName" .root }}
       key: {{ .urlKey }}
+{{- if include "distriqueue.brokerCaSecret" .root }}
+- name: DISTRIQUEUE_AMQP_CA_FILE
+  value: /etc/distriqueue/broker/ca.crt
+{{- end }}
 - name: DISTRIQUEUE_POD_NAME
   valueFrom:
     fieldRef:
@@ -124,6 +129,33 @@ readinessProbe:
   value: {{ .root.Values.logFormat }}
 - name: DISTRIQUEUE_HTTP_PORT
   value: "8080"
+{{- end -}}
+
+{{/* Where these programs find the authorities of the broker, and may write. "tmp" is how much. */}}
+{{- define "distriqueue.commonMounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- if include "distriqueue.brokerCaSecret" .root }}
+- name: broker-ca
+  mountPath: /etc/distriqueue/broker
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "distriqueue.commonVolumes" -}}
+- name: tmp
+  emptyDir:
+    sizeLimit: {{ .tmp }}
+{{- with include "distriqueue.brokerCaSecret" .root }}
+- name: broker-ca
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    # The key of the certificate may lie in the same Secret, and is none of theirs.
+    items:
+      - key: {{ include "distriqueue.brokerCaKey" $.root }}
+        path: ca.crt
+{{- end }}
 {{- end -}}
 
 {{/* A PodDisruptionBudget for one component, when it wants one. */}}
