@@ -30,6 +30,7 @@ from tests.support.records import Records
 
 LEASE: Final = f"{RELEASE}-shard-0"
 OPERATORS: Final = 2
+GATEWAYS: Final = 2
 WORKERS: Final = 2
 CONCURRENCY: Final = 4
 GRACE_SECONDS: Final = 5
@@ -167,7 +168,7 @@ class System:
 
     def until_whole(self) -> None:
         """Wait until every replica runs and is ready, none is on its way out, and somebody leads."""
-        wanted = {"operator": OPERATORS, "worker": WORKERS}
+        wanted = {"operator": OPERATORS, "gateway": GATEWAYS, "worker": WORKERS}
         self.until(lambda: {part: len(self._ready(part)) for part in wanted}, lambda found: found == wanted)
         self.until(self.leader)
 

@@ -14,7 +14,7 @@ import pytest
 
 from localcluster.binaries import KUBERNETES_VERSION
 from localcluster.installing import CHART, NAMESPACE, RELEASE
-from tests.e2e.systems import LEASE, OPERATORS, WORKERS, System
+from tests.e2e.systems import GATEWAYS, LEASE, OPERATORS, WORKERS, System
 from tests.integration.chart_rendering import Manifest, Rendered, parse
 from tests.support.jobs import manifest, phase
 
@@ -88,7 +88,12 @@ def _scrape(address: str, port: int, path: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("component", "pods", "metric"), [("operator", OPERATORS, "distriqueue_"), ("rabbitmq", 1, "rabbitmq_")]
+    ("component", "pods", "metric"),
+    [
+        ("operator", OPERATORS, "distriqueue_"),
+        ("gateway", GATEWAYS, "distriqueue_gateway_"),
+        ("rabbitmq", 1, "rabbitmq_"),
+    ],
 )
 def test_a_service_monitor_finds_services_whose_endpoints_answer(
     system: System, monitors: Rendered, component: str, pods: int, metric: str
@@ -143,10 +148,13 @@ def test_an_upgrade_that_changes_no_pod_leaves_the_leader_alone(system: System, 
 def test_an_upgrade_that_changes_all_pods_and_passwords_loses_no_job(
     system: System, release: Release, namespace: str
 ) -> None:
-    before = {part: _pod_ids(system, part) for part in ("operator", "worker", "rabbitmq")}
+    before = {part: _pod_ids(system, part) for part in ("operator", "gateway", "worker", "rabbitmq")}
     names = [f"upgraded-{number}" for number in range(20)]
     system.apply(*(manifest(namespace, name, type="record.slow", payload={"seconds": 2}) for name in names))
-    new = [f"--set-string=rabbitmq.auth.{user}Password={secrets.token_hex(8)}" for user in ("operator", "worker")]
+    new = [
+        f"--set-string=rabbitmq.auth.{user}Password={secrets.token_hex(8)}"
+        for user in ("operator", "gateway", "worker")
+    ]
 
     release.install("--set-string=commonLabels.round=three", *new)
 

@@ -11,7 +11,7 @@ from tests.e2e.systems import System
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300, func_only=True)]
 
-COMPONENTS = ("operator", "worker", "rabbitmq")
+COMPONENTS = ("operator", "gateway", "worker", "rabbitmq")
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
 OF_THE_PROFILE = f"--namespace={NAMESPACE}"
 
@@ -54,11 +54,11 @@ def test_pods_run_without_root_on_a_file_system_that_cannot_be_written(system: S
         assert container["resources"]["limits"]["memory"]
 
 
-def test_only_the_operator_has_a_token(system: System) -> None:
+def test_only_those_who_talk_to_the_api_server_have_a_token(system: System) -> None:
     for component in COMPONENTS:
         for pod in system.pods(component):
             has = _shell(system, pod["metadata"]["name"], f"test -e {TOKEN} && echo yes || echo no")
-            assert has == ("yes" if component == "operator" else "no")
+            assert has == ("yes" if component in {"operator", "gateway"} else "no")
 
 
 def test_workers_may_do_nothing_in_the_cluster(system: System) -> None:

@@ -149,6 +149,26 @@ def secret_texts(secret: Manifest) -> dict[str, str]:
     return {key: base64.b64decode(text).decode() for key, text in secret["data"].items()}
 
 
+def environment(pod: Manifest) -> dict[str, Any]:
+    """Return the variables of a pod's only container; None for those whose value stands elsewhere."""
+    (container,) = pod["spec"]["containers"]
+    return {variable["name"]: variable.get("value") for variable in container.get("env", [])}
+
+
+def mounted_keys(pod: Manifest, name: str) -> dict[str, str]:
+    """Return which key of the Secret `name` lies at which path in a pod's only container."""
+    (container,) = pod["spec"]["containers"]
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    found: dict[str, str] = {}
+    for mount in container["volumeMounts"]:
+        volume = volumes.get(mount["name"], {})  # a claim is none of the template
+        for source in (*volume.get("projected", {}).get("sources", []), volume):
+            secret = source.get("secret", {})
+            if name in {secret.get("name"), secret.get("secretName")}:
+                found |= {f"{mount['mountPath']}/{item['path']}": item["key"] for item in secret["items"]}
+    return found
+
+
 def eventually(check: Callable[[], object], *, ignoring: type[Exception] | None = None, seconds: float = 30) -> None:
     """Wait until `check` returns something true; errors of the kind `ignoring` count as not yet."""
     deadline = time.monotonic() + seconds

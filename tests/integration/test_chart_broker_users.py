@@ -1,4 +1,7 @@
-"""The users that the chart gives RabbitMQ, tried on a real one: what each may do there, and what not."""
+"""The users that the chart gives RabbitMQ, tried on a real one: what each may do there, and what not.
+
+The gateway is a worker to the broker: it speaks for those who work by HTTP.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -84,9 +87,12 @@ Step = Callable[[AbstractChannel], Awaitable[None]]
         pytest.param(lambda c: _publish(c, names.REPORTS_EXCHANGE, names.report_queue()), id="report"),
     ],
 )
-async def test_a_worker_may(leader: AbstractChannel, broker: Broker, texts: dict[str, str], step: Step) -> None:
+@pytest.mark.parametrize("user", ["worker", "gateway"])
+async def test_a_worker_may(
+    leader: AbstractChannel, broker: Broker, texts: dict[str, str], step: Step, user: str
+) -> None:
     assert not leader.is_closed
-    async with _channel(broker, texts, "worker") as channel:
+    async with _channel(broker, texts, user) as channel:
         await step(channel)
 
 
@@ -117,9 +123,12 @@ async def _listen_to_other_sessions(channel: AbstractChannel) -> None:
         pytest.param(lambda c: c.queue_delete(TICKETS), id="delete a queue"),
     ],
 )
-async def test_a_worker_may_not(leader: AbstractChannel, broker: Broker, texts: dict[str, str], step: Step) -> None:
+@pytest.mark.parametrize("user", ["worker", "gateway"])
+async def test_a_worker_may_not(
+    leader: AbstractChannel, broker: Broker, texts: dict[str, str], step: Step, user: str
+) -> None:
     assert not leader.is_closed
-    async with _channel(broker, texts, "worker") as channel:
+    async with _channel(broker, texts, user) as channel:
         with pytest.raises(ChannelAccessRefused):
             await step(channel)
 

@@ -222,7 +222,7 @@ def test_an_upgrade_keeps_the_leader_the_passwords_and_the_pods(release: Cluster
 
 def _pod_templates(cluster: Cluster) -> list[Manifest]:
     found = cluster.get("deployments,statefulsets", f"--namespace={NAMESPACE}")["items"]
-    assert len(found) == 3
+    assert len(found) == 4
     return [item["spec"]["template"] for item in found]
 
 
@@ -293,6 +293,7 @@ def test_the_smoke_test_says_how_far_its_job_came_and_takes_it_away_again(releas
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-distriqueue-operator"
 WORKER = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-distriqueue-worker"
+GATEWAY = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-distriqueue-gateway"
 
 
 def _may(cluster: Cluster, user: str, verb: str, what: str, namespace: str = NAMESPACE) -> bool:
@@ -313,6 +314,7 @@ GRANTED = [
     ("create", "events.events.k8s.io", "team-a"),
     ("patch", "events.events.k8s.io", "team-a"),
     ("create", "events.events.k8s.io", NAMESPACE),
+    ("get", "configmaps/of-a-job", "team-a"),
     ("create", "distributedworkers.distriqueue.io", NAMESPACE),
     ("patch", "distributedworkers.distriqueue.io --subresource=status", NAMESPACE),
     ("update", f"lease.coordination.k8s.io/{LEASE}", NAMESPACE),
@@ -336,8 +338,34 @@ WITHHELD = [
     ("create", "pods --subresource=exec", NAMESPACE),
     ("get", "secrets", NAMESPACE),
     ("list", "secrets", NAMESPACE),
-    ("get", "configmaps", NAMESPACE),
+    ("list", "configmaps", NAMESPACE),
+    ("watch", "configmaps", "team-a"),
     ("list", "namespaces", NAMESPACE),
+    ("create", "tokenreviews.authentication.k8s.io", NAMESPACE),
+]
+GATEWAY_GRANTED = [
+    *((verb, "distributedjobs.distriqueue.io", "team-a") for verb in ("get", "list", "watch", "create", "patch")),
+    ("delete", "distributedjobs.distriqueue.io", "team-a"),
+    ("watch", "distributedworkers.distriqueue.io", NAMESPACE),
+    ("watch", f"lease.coordination.k8s.io/{LEASE}", NAMESPACE),
+    ("create", "tokenreviews.authentication.k8s.io", NAMESPACE),
+    ("create", "subjectaccessreviews.authorization.k8s.io", NAMESPACE),
+]
+GATEWAY_WITHHELD = [
+    ("update", "distributedjobs.distriqueue.io", "team-a"),
+    ("deletecollection", "distributedjobs.distriqueue.io", "team-a"),
+    ("update", "distributedjobs.distriqueue.io --subresource=status", "team-a"),
+    ("run", "distributedjobs.distriqueue.io", "team-a"),
+    ("list", "distributedworkers.distriqueue.io", "team-a"),
+    ("delete", "distributedworkers.distriqueue.io", NAMESPACE),
+    ("update", f"lease.coordination.k8s.io/{LEASE}", NAMESPACE),
+    ("get", "lease.coordination.k8s.io/another", NAMESPACE),
+    ("list", "pods", NAMESPACE),
+    ("get", "configmaps", NAMESPACE),
+    ("get", "secrets", NAMESPACE),
+    ("create", "events.events.k8s.io", "team-a"),
+    ("create", "serviceaccounts --subresource=token", NAMESPACE),
+    ("impersonate", "users", NAMESPACE),
 ]
 
 
@@ -350,6 +378,25 @@ def test_the_operator_may_do_its_work_and_nothing_else_and_workers_nothing(relea
         assert not _may(release, OPERATOR, verb, what, namespace), (verb, what)
 
 
+def test_the_gateway_may_do_what_its_callers_may_and_nothing_else(release: Cluster) -> None:
+    eventually(lambda: _may(release, GATEWAY, *GATEWAY_GRANTED[0]))
+    for verb, what, namespace in GATEWAY_GRANTED:
+        assert _may(release, GATEWAY, verb, what, namespace), (verb, what)
+    for verb, what, namespace in GATEWAY_WITHHELD:
+        assert not _may(release, GATEWAY, verb, what, namespace), (verb, what)
+
+
+def test_an_account_of_http_workers_may_run_jobs_where_it_is_bound(release: Cluster) -> None:
+    account = f"system:serviceaccount:{NAMESPACE}:http-worker"
+    role = f"--clusterrole={NAMESPACE}-{RELEASE}-distriqueue-http-worker"
+    release.kubectl(
+        "create", "rolebinding", "http-worker", role, f"--serviceaccount={NAMESPACE}:http-worker", "-nteam-a"
+    )
+    eventually(lambda: _may(release, account, "run", "distributedjobs.distriqueue.io", "team-a"))
+    assert not _may(release, account, "run", "distributedjobs.distriqueue.io", "team-b")
+    assert not _may(release, account, "get", "distributedjobs.distriqueue.io", "team-a")
+
+
 def test_people_who_may_view_or_edit_a_namespace_may_do_so_with_jobs(release: Cluster) -> None:
     for role in ("view", "edit"):
         release.kubectl(
@@ -360,6 +407,7 @@ def test_people_who_may_view_or_edit_a_namespace_may_do_so_with_jobs(release: Cl
     assert _may(release, "viewer", "watch", "distributedworkers.distriqueue.io", "team-a")
     assert not _may(release, "viewer", "create", "distributedjobs.distriqueue.io", "team-a")
     assert not _may(release, "editer", "update", "distributedjobs.distriqueue.io --subresource=status", "team-a")
+    assert not _may(release, "editer", "run", "distributedjobs.distriqueue.io", "team-a")
     assert not _may(release, "editer", "create", "distributedworkers.distriqueue.io", "team-a")
 
 
@@ -400,6 +448,10 @@ def test_a_list_of_namespaces_bounds_the_operators_rights(cluster: Cluster) -> N
         assert _may(cluster, OPERATOR, "watch", "pods", NAMESPACE)
         for namespace, may in (("team-a", True), (NAMESPACE, True), ("team-b", False)):
             assert _may(cluster, OPERATOR, "create", "events.events.k8s.io", namespace) is may, namespace
+        for namespace in ("team-a", "team-b"):
+            may = namespace == "team-a"
+            assert _may(cluster, GATEWAY, "create", "distributedjobs.distriqueue.io", namespace) is may, namespace
+        assert _may(cluster, GATEWAY, "create", "tokenreviews.authentication.k8s.io")
     finally:
         cluster.helm("uninstall", RELEASE)
 
@@ -445,7 +497,7 @@ def test_uninstall_leaves_jobs_and_definitions_and_a_later_install_goes_on(clust
 def _inventory(cluster: Cluster) -> set[tuple[str, str]]:
     """Return everything in the release's namespace and all of the cluster's own things that the chart may make."""
     kinds = "configmaps,secrets,services,serviceaccounts,persistentvolumeclaims,pods,deployments,statefulsets,leases"
-    more = "poddisruptionbudgets,networkpolicies,roles,rolebindings,servicemonitors,podmonitors"
+    more = "poddisruptionbudgets,networkpolicies,ingresses,roles,rolebindings,servicemonitors,podmonitors"
     wide = "clusterroles,clusterrolebindings,crds,flowschemas,validatingadmissionpolicies"
     items = cluster.get(f"{kinds},{more}", f"--namespace={NAMESPACE}")["items"]
     items += cluster.get(f"{wide},validatingadmissionpolicybindings")["items"]

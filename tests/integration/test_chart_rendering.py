@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from distriqueue_worker.settings import Settings
 from tests.integration.chart_rendering import (
     CHART,
     CHECKOUT,
@@ -18,8 +19,10 @@ from tests.integration.chart_rendering import (
     HelmError,
     Manifest,
     Rendered,
+    environment,
     helm,
     labels_of,
+    mounted_keys,
     secret_texts,
     selected,
     selects,
@@ -67,6 +70,12 @@ def test_helm_lint_is_content(values: Path) -> None:
         ({"operator": {"lease": {"renewDeadlineSeconds": 6}}}, "renewDeadlineSeconds must be less than"),
         ({"operator": {"lease": {"retrySeconds": 4}}}, "retrySeconds must be less than"),
         ({"rabbitmq": {"enabled": False}}, "set broker.existingSecret"),
+        ({"gateway": {"auth": "basic"}}, r"/gateway/auth'.*'kubernetes'"),
+        ({"gateway": {"audiences": ["a,b"]}}, r"/gateway/audiences/0'"),
+        ({"gateway": {"image": {"tag": "x"}}}, r"/gateway'.*'image' not allowed"),
+        ({"gateway": {"tls": {"secret": "x"}}}, r"/gateway/tls'.*'secret' not allowed"),
+        ({"gateway": {"ingress": {"enabled": True}}}, "set gateway.ingress.hosts"),
+        ({"worker": {"secrets": [{"name": "x"}]}}, r"/worker/secrets/0'.*'namespace'"),
         ({"rabbitmq": {"resources": {"limits": {"memory": "1 GB"}}}}, "write it like 1Gi"),
     ],
 )
@@ -168,7 +177,7 @@ def test_pods_have_what_the_restricted_profile_wants_and_more(rendered: Rendered
 
 def test_only_those_who_talk_to_the_api_server_have_a_token(rendered: Rendered) -> None:
     with_token = {name for name, pod in rendered.pods().items() if pod["spec"]["automountServiceAccountToken"]}
-    assert with_token <= {"operator", "test"}
+    assert with_token <= {"operator", "gateway", "test"}
     assert "operator" in with_token
     assert all(account["automountServiceAccountToken"] is False for account in rendered.of("ServiceAccount"))
 
@@ -200,7 +209,7 @@ def test_probes_ask_ports_that_the_container_has(rendered: Rendered) -> None:
 
 
 def test_the_operators_liveness_is_not_its_readiness() -> None:
-    for component in ("operator", "worker"):
+    for component in ("operator", "gateway", "worker"):
         (container,) = template().pods()[component]["spec"]["containers"]
         assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
@@ -220,16 +229,19 @@ def test_workers_get_time_to_finish() -> None:
 def test_everything_that_is_set_arrives() -> None:
     values = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text())
     rendered = template_file(CHART / "ci" / "everything-values.yaml")
-    for component, kind in (("operator", "Deployment"), ("worker", "Deployment"), ("rabbitmq", "StatefulSet")):
+    for component in ("operator", "gateway", "worker", "rabbitmq"):
+        kind = "StatefulSet" if component == "rabbitmq" else "Deployment"
+        image = values["operator" if component == "gateway" else component]["image"]
         given = values[component]
         workload = rendered.one(kind, component)
         pod = workload["spec"]["template"]
         spec = pod["spec"]
         (container,) = spec["containers"]
-        assert container["image"] == f"{given['image']['repository']}@{given['image']['digest']}"
+        assert container["image"] == f"{image['repository']}@{image['digest']}"
         assert container["imagePullPolicy"] == "Always"
-        own_secret = given["imagePullSecrets"][0]
-        assert spec["imagePullSecrets"] == [{"name": "company-registry"}, {"name": own_secret}]
+        pull_secrets = [secret["name"] for secret in spec["imagePullSecrets"]]
+        of_its_image = ["operator-registry"] if component == "gateway" else []
+        assert pull_secrets == ["company-registry", *of_its_image, *given["imagePullSecrets"]]
         for key in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "terminationGracePeriodSeconds"):
             assert spec[key] == given[key]
         (spread,) = spec["topologySpreadConstraints"]
@@ -248,6 +260,7 @@ def test_everything_that_is_set_arrives() -> None:
         assert account["metadata"]["annotations"]["example.com/role"] == "jobs"
         assert spec["serviceAccountName"] == account["metadata"]["name"]
     assert rendered.one("Deployment", "operator")["spec"]["replicas"] == 3
+    assert rendered.one("Deployment", "gateway")["spec"]["replicas"] == 4
     assert rendered.one("Deployment", "worker")["spec"]["replicas"] == 5
     assert rendered.one("PodDisruptionBudget", "operator")["spec"]["minAvailable"] == "50%"
     assert rendered.one("PodDisruptionBudget", "rabbitmq")["spec"]["maxUnavailable"] == 0
@@ -255,18 +268,36 @@ def test_everything_that_is_set_arrives() -> None:
         if item["kind"] != "CustomResourceDefinition" and "Validating" not in item["kind"]:
             assert labels_of(item)["team"] == "platform", item["metadata"]["name"]
             assert item["metadata"]["annotations"]["example.com/owner"] == "platform", item["metadata"]["name"]
-    environments = {
-        name: {env["name"]: env.get("value") for env in pod["spec"]["containers"][0].get("env", [])}
-        for name, pod in rendered.pods().items()
-    }
+
+
+def test_what_is_set_arrives_in_the_programs_settings() -> None:
+    rendered = template_file(CHART / "ci" / "everything-values.yaml")
+    environments = {name: environment(pod) for name, pod in rendered.pods().items()}
     assert environments["operator"]["DISTRIQUEUE_NAMESPACES"] == "jobs,team-a"
     assert environments["operator"]["DISTRIQUEUE_LOG_LEVEL"] == "debug"
     assert environments["operator"]["DISTRIQUEUE_LOG_FORMAT"] == "text"
     assert environments["operator"]["DISTRIQUEUE_LEASE_DURATION_SECONDS"] == "15"
+    assert environments["gateway"]["DISTRIQUEUE_NAMESPACES"] == "jobs,team-a"
+    assert environments["gateway"]["DISTRIQUEUE_AUTH"] == "kubernetes"
+    assert environments["gateway"]["DISTRIQUEUE_AUTH_AUDIENCES"] == "jobs.example.com,other"
+    assert environments["gateway"]["DISTRIQUEUE_SHUTDOWN_DELAY_SECONDS"] == "7"
     assert environments["worker"]["DISTRIQUEUE_WORKER_POOL"] == "gpu"
     assert environments["worker"]["DISTRIQUEUE_WORKER_CONCURRENCY"] == "16"
     assert environments["worker"]["DISTRIQUEUE_WORKER_TASKS"] == "company.tasks,company.more_tasks"
     assert environments["worker"]["DISTRIQUEUE_WORKER_SHUTDOWN_GRACE_SECONDS"] == "120"
+
+
+def test_secrets_for_jobs_lie_where_workers_look_for_them() -> None:
+    pod = template_file(CHART / "ci" / "everything-values.yaml").pods()["worker"]
+    (container,) = pod["spec"]["containers"]
+    directory = str(Settings.model_fields["worker_secrets_directory"].default)
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    found = {
+        mount["mountPath"].removeprefix(f"{directory}/"): volumes[mount["name"]]["secret"]["secretName"]
+        for mount in container["volumeMounts"]
+        if mount["mountPath"].startswith(directory)
+    }
+    assert found == {"team-a/api-access": "api-access", "jobs/api-access": "api-access-of-jobs"}
 
 
 def test_names_stay_within_what_kubernetes_takes() -> None:
@@ -301,8 +332,8 @@ def test_with_a_list_of_namespaces_the_operator_has_roles_there_and_nothing_clus
     assert {role["metadata"]["namespace"] for role in jobs} == {"team-a", "team-b"}
     bindings = [binding for binding in rendered.of("RoleBinding") if binding["metadata"]["name"].endswith("-jobs")]
     assert {binding["metadata"]["namespace"] for binding in bindings} == {"team-a", "team-b"}
-    account = rendered.one("ServiceAccount", "operator")["metadata"]
     for binding in bindings:
+        account = rendered.one("ServiceAccount", labels_of(binding)["app.kubernetes.io/component"])["metadata"]
         (subject,) = binding["subjects"]
         assert (subject["name"], subject["namespace"]) == (account["name"], NAMESPACE)
     assert rendered.one("Pod", "test")["metadata"]["namespace"] == NAMESPACE
@@ -323,7 +354,11 @@ def test_bindings_bind_accounts_and_roles_that_are_there(rendered: Rendered) -> 
 def test_a_service_monitor_selects_the_services_that_are_there() -> None:
     rendered = template(MONITORED)
     monitors = rendered.of("ServiceMonitor")
-    assert {labels_of(monitor)["app.kubernetes.io/component"] for monitor in monitors} == {"operator", "rabbitmq"}
+    assert {labels_of(monitor)["app.kubernetes.io/component"] for monitor in monitors} == {
+        "operator",
+        "gateway",
+        "rabbitmq",
+    }
     for monitor in monitors:
         (service,) = selected(monitor["spec"]["selector"]["matchLabels"], rendered.of("Service"))
         assert service["metadata"]["namespace"] in monitor["spec"]["namespaceSelector"]["matchNames"]
@@ -368,8 +403,8 @@ def test_network_policies_close_each_kind_of_pod_and_let_the_broker_be_reached()
         for peer in amqp["from"]
         if selects(peer["podSelector"]["matchLabels"], labels_of(pod))
     }
-    assert let_in == {"operator", "worker"}
-    for component in ("operator", "worker"):
+    assert let_in == {"operator", "gateway", "worker"}
+    for component in ("operator", "gateway", "worker"):
         rules = rendered.one("NetworkPolicy", component)["spec"]["egress"]
         assert any(
             selects(peer["podSelector"]["matchLabels"], labels_of(pods["rabbitmq"]))
@@ -387,18 +422,21 @@ def test_the_secret_gives_each_user_a_url_with_the_password_that_the_broker_impo
     definitions = json.loads(texts["definitions.json"])
     service = rendered.one("Service", "rabbitmq")["metadata"]["name"]
     users = {user["name"]: user for user in definitions["users"]}
-    assert users.keys() == {"operator", "worker"}
+    assert users.keys() == {"operator", "gateway", "worker"}
     for name, user in users.items():
         assert user["tags"] == []
         assert texts[f"{name}-password"] == user["password"]
         assert len(user["password"]) == 32
         assert texts[f"{name}-url"] == f"amqp://{name}:{user['password']}@{service}:5672/"
-    assert users["operator"]["password"] != users["worker"]["password"]
+    assert len({user["password"] for user in users.values()}) == 3
+    rights = {right.pop("user"): right for right in definitions["permissions"]}
+    assert rights["gateway"] == rights["worker"] != rights["operator"]
 
 
 def test_given_passwords_are_used_and_a_change_restarts_who_uses_them() -> None:
     def checksums(password: str) -> dict[str, str]:
-        rendered = template({"rabbitmq": {"auth": {"operatorPassword": password, "workerPassword": "w"}}})
+        others = {"workerPassword": "w", "gatewayPassword": "g"}
+        rendered = template({"rabbitmq": {"auth": {"operatorPassword": password, **others}}})
         assert secret_texts(rendered.one("Secret"))["operator-password"] == password
         return {
             name: pod["metadata"]["annotations"]["checksum/broker"]
@@ -414,11 +452,14 @@ def test_a_broker_of_ones_own_takes_the_place_of_ours() -> None:
     rendered = template_file(CHART / "ci" / "existing-broker-values.yaml")
     assert not [item for item in rendered.objects if labels_of(item).get("app.kubernetes.io/component") == "rabbitmq"]
     assert rendered.of("Secret") == []
-    for component in ("operator", "worker"):
-        (container,) = rendered.pods()[component]["spec"]["containers"]
+    for component in ("operator", "gateway", "worker"):
+        pod = rendered.pods()[component]
+        (container,) = pod["spec"]["containers"]
         (url,) = (env for env in container["env"] if env["name"] == "DISTRIQUEUE_AMQP_URL")
         assert url["valueFrom"]["secretKeyRef"] == {"name": "my-broker", "key": component}
-    assert len(rendered.of("ServiceMonitor")) == 1
+        files = mounted_keys(pod, "company-authorities")
+        assert files == {environment(pod)["DISTRIQUEUE_AMQP_CA_FILE"]: "authorities.pem"}
+    assert len(rendered.of("ServiceMonitor")) == 2
 
 
 @pytest.mark.parametrize(
@@ -468,7 +509,14 @@ def test_the_lease_is_rendered_without_a_spec() -> None:
 
 def test_notes_say_what_to_do_next() -> None:
     notes = (CHART / "templates" / "NOTES.txt").read_text()
-    for words in ("kubectl apply", "kubectl -n", "wait --for=condition=Complete", "port-forward", "get dworkers"):
+    for words in (
+        "create token",
+        "kubectl apply",
+        "kubectl -n",
+        "wait --for=condition=Complete",
+        "port-forward",
+        "get dworkers",
+    ):
         assert words in notes
 
 
