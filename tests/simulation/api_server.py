@@ -35,6 +35,10 @@ class UnansweredError(Exception):
     """Nobody knows."""
 
 
+class ForbiddenError(Exception):
+    """403."""
+
+
 class RefusedError(Exception):
     """422."""
 
@@ -59,8 +63,13 @@ class Lease:
 
 @dataclass
 class Weather:
-    """What goes wrong with requests while there are faults."""
+    """What goes wrong with requests while there are faults.
 
+    Attributes:
+        forbidden: Nobody may read ConfigMaps.
+    """
+
+    forbidden: bool = False
     lost: float = 0.0
     answer_lost: float = 0.0
     late: float = 0.0
@@ -93,6 +102,7 @@ class ApiServer:
     version: int = 100
     jobs: dict[str, RawJob] = field(default_factory=dict)
     workers: dict[str, RawWorker] = field(default_factory=dict)
+    config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     lease: Lease | None = None
     watches: list[Watch] = field(default_factory=list)
     on_status: Callable[[RawJob, RawJob, str], None] = lambda _old, _new, _writer: None
@@ -114,7 +124,7 @@ class ApiServer:
                 return process.after(REQUEST_SECONDS, lambda: answer(UnansweredError()))
             try:
                 result: T | Exception = do()
-            except (ConflictError, NotFoundError, RefusedError) as error:
+            except (ConflictError, NotFoundError, ForbiddenError, RefusedError) as error:
                 result = error
             if answered:
                 process.after(latency, lambda: answer(result))
@@ -196,6 +206,19 @@ class ApiServer:
         if name not in self.jobs:
             raise NotFoundError
         return self.jobs[name]
+
+    def read_config_map(self, name: str, key: str) -> str | None:
+        """GET of a ConfigMap; None when it has no such key.
+
+        Raises:
+            NotFoundError: There is none.
+            ForbiddenError: The right to read it was taken away.
+        """
+        if self.weather.forbidden:
+            raise ForbiddenError
+        if name not in self.config_maps:
+            raise NotFoundError
+        return self.config_maps[name].get(key)
 
     def put_status(self, name: str, uid: str, version: int, status: RawJobStatus, *, writer: str) -> int:
         """PUT status with a resourceVersion; returns the new one.

@@ -1,6 +1,7 @@
 """The sentences that must be true of a leader's books, looked at after every batch of events.
 
 - The counts agree with what is counted.
+- Every claim that may be answered is answered, or its payload is being read.
 - Every job that is not over is held by someone: it is in a queue of the leader, or its ticket is out and will be
   missed, or its slot is held by a session that can be asked, or by a report or a loss that is being written.
 """
@@ -41,11 +42,12 @@ def check_books(books: Books) -> None:
 
 
 def check_custody(leader: Leader) -> None:
-    """Whether every job is held by someone.
+    """Whether every job is held by someone, and every claim answered that can be.
 
     Raises:
         ViolationError: One is not.
     """
+    _check_claims(leader)
     books, backlog = leader._books, leader.backlog
     waiting = {entry for lane in backlog._lanes.values() for _, _, entry, _ in lane.heap}
     tickets = {ticket for queue in (backlog._out_since, backlog._out_long) for _, ticket, _ in queue}
@@ -66,6 +68,18 @@ def check_custody(leader: Leader) -> None:
                 held = True
         if not held:
             raise ViolationError("held by someone", f"nobody has {job.name}, which is {job.stage.name}")
+
+
+def _check_claims(leader: Leader) -> None:
+    reads = leader._granting._payloads._reads
+    for session in leader.roster.sessions.values():
+        if leader._books.leading and session.written and not session.ended:
+            for number, claim in session.claims.items():
+                read = reads.get(claim.uid)
+                if read is None or read.claims.get((session.incarnation, number)) is not session:
+                    raise ViolationError(
+                        "claims are answered", f"claim {number} of {session.incarnation} waits for nothing"
+                    )
 
 
 def _is_answered_for(books: Books, job: Job) -> bool:

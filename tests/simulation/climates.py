@@ -24,6 +24,8 @@ FAULTS = (
     "break watches",
     "reset broker",
     "delete job",
+    "delete ConfigMap",
+    "forbid ConfigMaps",
     "delete worker",
     "delete Lease",
     "install again",

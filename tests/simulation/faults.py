@@ -42,6 +42,8 @@ class Faults:
             "break watches": self._break_watches,
             "reset broker": self._reset_broker,
             "delete job": self._delete_job,
+            "delete ConfigMap": self._delete_config_map,
+            "forbid ConfigMaps": self._forbid_config_maps,
             "delete worker": self._delete_worker,
             "delete Lease": self._delete_lease,
             "install again": self._install_again,
@@ -66,7 +68,7 @@ class Faults:
         self._scheduler.calm = True
         weather = self._api.weather
         weather.lost = weather.answer_lost = weather.late = 0.0
-        weather.down = False
+        weather.down = weather.forbidden = False
         self._broker.weather.late = False
         self._broker.weather.slow = self._broker.weather.doubled = 0.0
 
@@ -209,6 +211,23 @@ class Faults:
     def _delete_job(self) -> None:
         if self._api.jobs:
             self._api.delete_job(self._rng.choice(sorted(self._api.jobs)))
+
+    def _delete_config_map(self) -> None:
+        """Somebody deletes a ConfigMap that jobs name, or a key in it, and makes it again later."""
+        maps, rng = self._api.config_maps, self._rng
+        whole = sorted(name for name, keys in maps.items() if "another" not in keys)
+        if not whole:
+            return
+        name = rng.choice(whole)
+        before = maps.pop(name)
+        if rng.random() < 0.5:
+            maps[name] = {"another": "{}"}
+        self._scheduler.after(rng.choice([0.5, 5.0, 40.0]), lambda: maps.update({name: before}))
+
+    def _forbid_config_maps(self) -> None:
+        weather = self._api.weather
+        weather.forbidden = True
+        self._scheduler.after(self._rng.choice([1.0, 10.0]), lambda: setattr(weather, "forbidden", False))
 
     def _delete_worker(self) -> None:
         """Somebody deletes a DistributedWorker."""

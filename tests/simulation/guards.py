@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from distriqueue.core import granting, payloads
 from distriqueue.core.granting import Granting
 from distriqueue.core.jobs import Job
 from distriqueue.core.lifecycle import Lifecycle
 from distriqueue.core.roster import Proof, Roster, Session
 from distriqueue.core.times import Now
-from distriqueue_protocol.messages import NO_GRANT, Answer, Claim, Report, SessionMessage
+from distriqueue_protocol.messages import NO_GRANT, Answer, Claim, Refusal, Report, SessionMessage
 from distriqueue_worker import custody as custody_module
 from distriqueue_worker.custody import Custody
 from tests.simulation import api_server
@@ -135,6 +136,22 @@ def suspended_jobs_start(patch: Patch) -> None:
     patch.setattr(Job, "read_wishes", read_wishes)
 
 
+def the_first_judgement_counts(patch: Patch) -> None:
+    """A claim whose payload was read is granted, whatever has become of its job meanwhile."""
+    really, judge_again = granting._refusal, Granting.judge_again
+
+    def granted_if_free(job: Job | None, claim: Claim, now: Now) -> Refusal | None:
+        return really(job, claim, now) if job is None or job.slot is not None else None
+
+    def judge(self: Granting, uid: str, number: int, content: Any, now: Now) -> None:
+        with pytest.MonkeyPatch.context() as during:
+            during.setattr(granting, "_refusal", granted_if_free)
+            during.setattr(payloads, "may_be_granted", lambda job: job.slot is None)
+            judge_again(self, uid, number, content, now)
+
+    patch.setattr(Granting, "judge_again", judge)
+
+
 GUARDS: dict[str, Callable[[Patch], None]] = {
     guard.__name__: guard
     for guard in (
@@ -150,6 +167,7 @@ GUARDS: dict[str, Callable[[Patch], None]] = {
         writes_land_as_they_come,
         a_created_lease_proves_nothing,
         suspended_jobs_start,
+        the_first_judgement_counts,
     )
 }
 """By name."""

@@ -5,6 +5,7 @@ Of attempts:
   until it has looked at its clock nobody can keep it from running. That may take `WOKEN_SECONDS` and no more.
 - A grant starts at most once, and the grants of a job grow.
 - None starts once a final phase is written, nor long after a person has forbidden it (`statuses.forbids`).
+- A handler gets the payload of its job, wherever that stands.
 - A job whose success the broker has confirmed is not run again, unless its worker was silent beyond its lease before
   that, or somebody asked for a retry, or the broker lost its disk.
 
@@ -18,6 +19,7 @@ Of statuses: see `statuses`. The leader's books: see `auditing`.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
 from distriqueue.api.raw import RawJob
@@ -60,6 +62,7 @@ class History:
         mark_overdue: Marks the runs whose workers are frozen past their leases.
         overlaps: Seconds for which two attempts of a job were alive at once, for each time it happened.
         tampered: Jobs whose status was edited by hand: what it says proves nothing.
+        payloads: What the handlers of a job are to get, by uid.
         forgiven: By how many seconds the wall clocks of leaders may be wrong.
     """
 
@@ -73,6 +76,7 @@ class History:
     deleted: set[str] = field(default_factory=set)
     tampered: set[str] = field(default_factory=set)
     accepted: Counter[tuple[str, int]] = field(default_factory=Counter)
+    payloads: dict[str, dict[str, Any]] = field(default_factory=dict)
     forgiven: float = 0.0
     _safe: dict[str, GrantId] = field(default_factory=dict)
     _over: dict[str, GrantId] = field(default_factory=dict)
@@ -113,8 +117,10 @@ class History:
                 raise ViolationError("must not start", f"{name}: {grant} starts on {worker}: {why}")
         return run
 
-    def handed(self, run: Run, checkpoint: object) -> None:
-        """A handler gets what an earlier attempt has left, if it gets anything."""
+    def handed(self, run: Run, payload: object, checkpoint: object) -> None:
+        """A handler gets its payload, and what an earlier attempt has left, if it has left anything."""
+        if payload != self.payloads[run.uid]:
+            raise ViolationError("the payload", f"{run.name}: {run.grant} gets {payload}")
         if checkpoint is None:
             return
         left = checkpoint if isinstance(checkpoint, dict) else {}

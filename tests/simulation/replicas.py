@@ -17,6 +17,7 @@ from distriqueue.core.commands import (
     DeleteWorker,
     EmitEvent,
     PublishTicket,
+    ResolvePayload,
     SendMarker,
     SendToWorker,
     StepDown,
@@ -27,6 +28,7 @@ from distriqueue.core.findings import Finding
 from distriqueue.core.jobs import is_over
 from distriqueue.core.leader import Leader, LeaderSettings, Step
 from distriqueue.core.observing import SilentObserver
+from distriqueue.core.payloads import Obstacle
 from distriqueue.core.reaping import Finished
 from distriqueue.core.roster import Session
 from distriqueue.core.times import Now, microtime
@@ -36,6 +38,7 @@ from tests.simulation.api_server import (
     LEASE_SECONDS,
     ApiServer,
     ConflictError,
+    ForbiddenError,
     NotFoundError,
     RefusedError,
     Watch,
@@ -58,6 +61,13 @@ class Listener(SilentObserver):
         """Fail, unless the API server is just away."""
         if finding != Finding.WRITE_OVERDUE:
             raise ViolationError("the auditor", f"finds {finding}{', and nobody had the job' if lost else ''}")
+
+
+_OBSTACLES: dict[type, Obstacle] = {
+    type(None): Obstacle.NO_KEY,
+    NotFoundError: Obstacle.NO_CONFIG_MAP,
+    ForbiddenError: Obstacle.FORBIDDEN,
+}
 
 
 def _delete(uid: str, leader: Leader, now: Now) -> None:
@@ -146,6 +156,7 @@ class Term:
         self._store: dict[str, RawJob] = {}
         self._unfinished: dict[str, RawJob] = {}
         self._led = False
+        self._reading: set[str] = set()
         self._scheduled = False
         self._valid_until = replica.now().mono + LEASE_SECONDS - LEASE_MARGIN
         self.link: Connection = self._broker.connect(replica, lambda: self.end("broker lost"))
@@ -396,6 +407,8 @@ class Term:
                     ),
                     lambda answer: self._written(command, answer),
                 )
+            case ResolvePayload():
+                self._resolve(command)
             case DeleteJob(_, name, uid, version):
                 api.request(
                     replica,
@@ -418,6 +431,24 @@ class Term:
                 )
             case DeleteWorker(name):
                 api.request(replica, lambda: api.delete_worker(name), lambda _answer: None)
+
+    def _resolve(self, command: ResolvePayload) -> None:
+        """Read a ConfigMap: the answer may take long, and much may happen before it comes."""
+        if command.uid in self._reading:
+            raise ViolationError("one read at a time", f"two for {command.name}")
+        self._reading.add(command.uid)
+
+        def read(answer: str | Exception | None) -> None:
+            self._reading.discard(command.uid)
+            content = answer if isinstance(answer, str) else _OBSTACLES.get(type(answer), Obstacle.UNREAD)
+            self.tell(lambda leader, now: leader.on_payload_read(command.uid, command.number, content, now))
+
+        api, replica = self._api, self.replica
+        delay = replica.rng.choice([0.0, 0.0, 0.1, 1.0, 3.0])
+        self._after(
+            delay,
+            lambda: api.request(replica, lambda: api.read_config_map(command.config_map, command.key), read),
+        )
 
     def _written(self, command: WriteStatus, answer: int | Exception) -> None:
         if isinstance(answer, int):

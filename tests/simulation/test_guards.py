@@ -66,6 +66,11 @@ BREAKS = [
         Climate(("kill leader",), between=20, busy=0.6),
         frozenset({"must not start"}),
     ),
+    Break(
+        "the_first_judgement_counts",
+        Climate(("kill leader",), between=20, busy=0.6),
+        frozenset({"must not start", "held by someone", "the books agree"}),
+    ),
 ]
 
 

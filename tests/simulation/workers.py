@@ -69,7 +69,13 @@ class SimulatedWorker(Process):
         self._number = 0
         self.pool = "default"
         registration = Registration(
-            worker=name, pool=self.pool, concurrency=slots, start_time=clock(), pod_name=name, pod_uid=pod
+            worker=name,
+            pool=self.pool,
+            concurrency=slots,
+            start_time=clock(),
+            pod_name=name,
+            pod_uid=pod,
+            payload_references=True,
         )
         self.custody = Custody(registration, incarnations=incarnations)
         self.scheduler.say(name, "begins as", self.custody.incarnation, "in", pod)
@@ -245,18 +251,21 @@ class SimulatedWorker(Process):
 
     def _start(self, grant: GrantId, ticket: Ticket, checkpoint: JsonValue) -> None:
         run = self._history.begin(ticket, grant, worker=self.name, incarnation=self.custody.incarnation)
-        self._history.handed(run, checkpoint)
+        # A Secret is mounted: it was there before the worker.
+        mounted = ticket.payload_secret is not None and not ticket.payload
+        payload = self._history.payloads[ticket.uid] if mounted else ticket.payload
+        self._history.handed(run, payload, checkpoint)
         self._runs[grant] = run
         self.custody.start(grant, self._clock())
         self.after(self._rng.uniform(0, 5.0), lambda: self._say(run, 1))
-        plan = ticket.payload["plan"]
+        plan = payload["plan"]
         outcome = plan[min(ticket.attempt, len(plan)) - 1] if isinstance(plan, list) else "ok"
         result = Result(Outcome.SUCCEEDED, value={"grant": str(grant)})
         if outcome != "ok":
             result = Result(
                 Outcome.FAILED, reason=_REASONS[str(outcome)], error="it failed", permanent=outcome == "permanent"
             )
-        seconds = ticket.payload["seconds"]
+        seconds = payload["seconds"]
         self.scheduler.after(seconds if isinstance(seconds, float) else 0.0, lambda: self._end(grant, result))
 
     def _say(self, run: Run, step: int) -> None:

@@ -4,10 +4,11 @@
 has not reached a final phase or when somebody still holds something that is over. The same seed replays exactly.
 """
 
+import json
 from functools import partial
 from random import Random
 
-from distriqueue.api.raw import RawJobSpec, RawWorker
+from distriqueue.api.raw import RawJobSpec, RawKeyReference, RawWorker
 from distriqueue.core.times import microtime, whole_seconds
 from tests.simulation.api_server import ApiServer
 from tests.simulation.broker import Broker
@@ -158,8 +159,26 @@ class World:
             }
             moment = rng.uniform(0, 0.5 * self.climate.seconds)
             spec.update(self.people.unusual(moment))
+            self._place_payload(name, spec)
             created = whole_seconds(EPOCH_OF_TIME + moment)
             self.scheduler.after(moment, partial(self.api.create_job, name, f"uid-{name}", spec, created=created))
+
+    def _place_payload(self, name: str, spec: RawJobSpec) -> None:
+        """Let the payload of some jobs stand elsewhere: there before the job or after it, and now and then no JSON."""
+        rng, payload = self.rng, spec["payload"]
+        self.history.payloads[f"uid-{name}"] = payload
+        if rng.random() < 0.7:
+            return
+        spec["payload"] = {}
+        reference: RawKeyReference = {"name": f"payload-of-{name}", "key": "payload.json"}
+        if rng.random() < 0.3:
+            spec["payloadFrom"] = {"secretKeyRef": reference}
+            return
+        spec["payloadFrom"] = {"configMapKeyRef": reference}
+        text = rng.choice(["[1]", "{", json.dumps({"large": "x" * 66_000})]) if rng.random() < 0.1 else ""
+        placed = {reference["name"]: {reference["key"]: text or json.dumps(payload)}}
+        delay = rng.choice([0.0, 0.0, rng.uniform(0, self.climate.seconds)])
+        self.scheduler.after(delay, lambda: self.api.config_maps.update(placed))
 
     # --- its course --------------------------------------------------------------------------------------------
 

@@ -216,7 +216,16 @@ class Desk:
 class Worker:
     """What a worker says to the leader."""
 
-    def __init__(self, desk: Desk, name: str = "w", *, incarnation: str = "", pod: str = "", slots: int = 4) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        name: str = "w",
+        *,
+        incarnation: str = "",
+        pod: str = "",
+        slots: int = 4,
+        payload_references: bool = True,
+    ) -> None:
         self.desk = desk
         self.name = name
         self.incarnation = incarnation or f"incarnation-of-{name}"
@@ -225,7 +234,12 @@ class Worker:
         self.open: dict[int, Claim] = {}
         self._claims = 0
         self.registration = Registration(
-            worker=name, concurrency=slots, start_time=STARTED, pod_uid=pod, pod_name=name if pod else ""
+            worker=name,
+            concurrency=slots,
+            start_time=STARTED,
+            pod_uid=pod,
+            pod_name=name if pod else "",
+            payload_references=payload_references,
         )
 
     def beat(

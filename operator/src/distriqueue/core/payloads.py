@@ -119,7 +119,7 @@ class Payloads:
             return
         del self._reads[uid]
         job = self._books.jobs.get(uid)
-        if job is not None and job.source is not None and job.stage in (Stage.WAITING, Stage.TICKETED):
+        if job is not None and job.source is not None and may_be_granted(job):
             self._decide(job, job.source, content, now)
         for (incarnation, claim_id), session in read.claims.items():
             claim = session.claims.get(claim_id)
@@ -151,6 +151,11 @@ class Payloads:
             announcing.payload_not_ready(self._books, job, unready.message)
         self._books.place(job, now)
         self._writing.advance(job, now)
+
+
+def may_be_granted(job: Job) -> bool:
+    """Whether it still matters what was read: nobody has the job, and nothing forbids that somebody gets it."""
+    return job.stage in (Stage.WAITING, Stage.TICKETED)
 
 
 def _source(job: Job) -> Source:
