@@ -132,6 +132,7 @@ class Program:
             doors.jobs,
             doors.access,
             settings=settings,
+            metrics=doors.metrics,
             limiter=doors.limiter,
             ready=lambda: all(self._ready().values()),
             credentials=None if certificates is None else certificates.grpc_credentials(),

@@ -19,13 +19,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from distriqueue.gateway.identities import Access, Identity
-from distriqueue.gateway.problems import Internal, Problem, TooManyRequests, Unavailable
+from distriqueue.gateway.problems import Internal, Problem, TooManyRequests, TooSlow, Unavailable
 from distriqueue.gateway.rest.callers import token_of
 from distriqueue.gateway.rest.limiting import RateLimiter
 from distriqueue.gateway.rpc.answers import JobAnswers
 from distriqueue.gateway.rpc.methods import SERVICE_NAME, Context, Streaming, Unary, handlers
 from distriqueue.gateway.rpc.refusals import code_of, sentence_of, trailers_of
 from distriqueue.gateway.services import JobService
+from distriqueue.telemetry.gateways import GatewayMetrics
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ class RpcServer:
         access: Access,
         *,
         settings: RpcSettings,
+        metrics: GatewayMetrics,
         limiter: RateLimiter,
         ready: Callable[[], bool],
         credentials: grpc.ServerCredentials | None = None,
@@ -73,6 +75,7 @@ class RpcServer:
             jobs: What answers.
             access: Tells who calls.
             settings: Limits.
+            metrics: What is counted; streams are counted together with those of REST.
             limiter: How often a caller may ask; the one of REST, so that both doors count together.
             ready: Whether the caches are synced; asked twice a second for the health service.
             credentials: For TLS; None for none.
@@ -80,13 +83,14 @@ class RpcServer:
         self._answers = JobAnswers(jobs)
         self._access = access
         self._settings = settings
+        self._metrics = metrics
         self._limiter = limiter
         self._ready = ready
         self._credentials = credentials
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closing = asyncio.Event()
         self._streams: set[asyncio.Task[Any]] = set()
         self.port = 0
 
@@ -120,7 +124,7 @@ class RpcServer:
 
     async def stop(self, *, grace: float = GRACE_SECONDS) -> None:
         """Stop: no new calls; streams end, and other calls have `grace` seconds."""
-        self._closing = True
+        self._closing.set()
         for stream in self._streams:
             stream.cancel()
         if self._watching is not None:
@@ -160,6 +164,7 @@ class RpcServer:
         caller = await self._access.identify(token_of(None if shown is None else str(shown)))
         wait = self._limiter.take(caller.name, mono=time.monotonic())
         if wait:
+            self._metrics.limited.inc()
             raise TooManyRequests(
                 "you ask more often than this gateway lets one caller ask: wait, and send many jobs by SubmitMany",
                 retry_after=wait,
@@ -184,16 +189,17 @@ class RpcServer:
         answer: Callable[[Identity, Any], AsyncIterator[Message]] = getattr(self._answers, name)
 
         async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
+            refusal: Problem | None = None
             try:
                 caller = await self._identify(context)
                 with self._one_more_stream():
                     async for message in answer(caller, request):
                         yield message
-                refusal: Problem | None = None
+                        self._metrics.events_sent.inc()
             except Problem as problem:
                 refusal = problem
             except asyncio.CancelledError:
-                if not self._closing:
+                if not self._closing.is_set():
                     raise  # the caller has gone
                 refusal = Unavailable("this replica of the gateway ends: go on from your position", retry_after=0.1)
             except Exception:  # noqa: BLE001 - as above
@@ -206,13 +212,22 @@ class RpcServer:
     @contextlib.contextmanager
     def _one_more_stream(self) -> Iterator[None]:
         task = asyncio.current_task()
-        if task is None or self._closing or len(self._streams) >= self._settings.streams:
-            raise Unavailable("this replica has as many streams as it takes: try again", retry_after=2.0)
+        if task is None or self._closing.is_set() or self._metrics.open_streams >= self._settings.streams:
+            raise Unavailable("this replica has as many streams open as it may: try again", retry_after=5.0)
         self._streams.add(task)
+        self._metrics.stream_began()
+        reason = "Error"
         try:
             yield
+        except (asyncio.CancelledError, GeneratorExit):
+            reason = "Stopping" if self._closing.is_set() else "Client"
+            raise
+        except TooSlow:
+            reason = "Slow"
+            raise
         finally:
             self._streams.discard(task)
+            self._metrics.stream_ended(reason)
 
 
 def _unexpected(name: str) -> Problem:
