@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -98,6 +98,7 @@ class JobCache:
     Attributes:
         changes: The hub of the streams.
         namespaces: What is watched; empty: all.
+        counts: How many jobs there are of each pool and phase.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class JobCache:
         """
         self.namespaces = tuple(namespaces)
         self.changes = Changes(self, queue=queue, readers=readers, clock=clock)
+        self.counts: Counter[tuple[str, str]] = Counter()
         self._client = client
         self._clock = clock
         self._by_uid: dict[str, Row] = {}
@@ -150,6 +152,11 @@ class JobCache:
     def __len__(self) -> int:
         """How many jobs there are."""
         return len(self._by_uid)
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs we wrote in a version that no watch has shown yet."""
+        return len(self._ahead)
 
     def covers(self, namespace: str) -> bool:
         """Say whether jobs of a namespace are watched."""
@@ -322,6 +329,9 @@ class JobCache:
     def _store(self, row: Row) -> None:
         before = self._by_uid.get(row.uid)
         self._by_uid[row.uid] = row
+        if before is not None:
+            self._uncount(before)
+        self.counts[row.pool, row.phase] += 1
         names = self._by_name.setdefault(row.namespace, {})
         namesake = names.get(row.name)
         if namesake is None or namesake.uid == row.uid or namesake.version < row.version:
@@ -339,6 +349,7 @@ class JobCache:
         row = self._by_uid.pop(uid, None)
         if row is None:
             return None
+        self._uncount(row)
         self._all.remove(row)
         names, shelf = self._by_name[row.namespace], self._shelves[row.namespace]
         shelf.remove(row)
@@ -348,6 +359,11 @@ class JobCache:
             del self._by_name[row.namespace], self._shelves[row.namespace]
         self._tell((uid, ""))
         return row
+
+    def _uncount(self, row: Row) -> None:
+        self.counts[row.pool, row.phase] -= 1
+        if not self.counts[row.pool, row.phase]:
+            del self.counts[row.pool, row.phase]
 
     # --- waiting ---
 
@@ -425,9 +441,9 @@ class ClusterCache:
     lease_name: str
     clock: Callable[[], float] = time.monotonic
     broker: Callable[[], bool | None] = _no_word
-    _workers: dict[str, RawWorker] = field(default_factory=dict)
-    _lease: _Lease = field(default_factory=_Lease)
-    _feeds: list[Feed] = field(default_factory=list)
+    _workers: dict[str, RawWorker] = field(default_factory=dict, init=False)
+    _lease: _Lease = field(default_factory=_Lease, init=False)
+    _feeds: list[Feed] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         only = (self.namespace,)

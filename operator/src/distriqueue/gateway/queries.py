@@ -15,7 +15,7 @@ import contextlib
 import re
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -457,7 +457,7 @@ async def select(rows: Sequence[Row], query: JobQuery) -> Selection:
         query: The question.
     """
     if query.filters():
-        rows = [row async for row in _matching(rows, query)]
+        rows = await _matching(rows, query)
     ordered = rows if query.order is Order.OLDEST else rows[::-1]
     begin = query.offset
     if query.cursor is not None:
@@ -474,11 +474,11 @@ def _place(row: Row) -> Place:
     return Place(row.created, row.uid)
 
 
-async def _matching(rows: Sequence[Row], query: JobQuery) -> AsyncIterator[Row]:
+async def _matching(rows: Sequence[Row], query: JobQuery) -> Sequence[Row]:
     matches = query.matcher()
+    found: list[Row] = []
     for start in range(0, len(rows), BREATH):
         if start:
             await asyncio.sleep(0)
-        for row in rows[start : start + BREATH]:
-            if matches(row):
-                yield row
+        found.extend(filter(matches, rows[start : start + BREATH]))
+    return found

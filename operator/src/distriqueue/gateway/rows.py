@@ -97,6 +97,18 @@ class Row:
         resource["apiVersion"], resource["kind"] = API_VERSION, JOB_KIND
         return cast("RawJob", resource)
 
+    def bare(self) -> RawJob:
+        """Return the resource without payload and result, which are most of it."""
+        job = self.raw()
+        job["spec"].pop("payload", None)
+        job.get("status", {}).pop("result", None)
+        return job
+
+    @staticmethod
+    def pool_of(job: RawJob) -> str:
+        """Return the pool of a resource."""
+        return job["spec"].get("poolName", limits.DEFAULT_POOL_NAME)
+
     def slimmed(self) -> "Row":
         """Return the row of a job that is gone, without what may be large: many of them are remembered."""
         resource: dict[str, Any] = orjson.loads(self.data)

@@ -1,28 +1,95 @@
-"""What every door does: submit, read, change and watch jobs, and look at the cluster, for a caller with rights."""
+"""What every door does with jobs: submit, read, change, watch and explain them, for a caller with rights.
 
-from collections.abc import AsyncIterator, Sequence
+Guarantees: rights are asked first, in the caller's name (SubjectAccessReview); what is then done is done with the
+gateway's own account, and `submitted-by` names the caller. Reads come from the cache. A submission is one create and
+nothing else that waits on the API server; it needs neither leader nor broker. A change is decided on a version of the
+job and lands on that version or is decided anew, so two retries at the same time are one; what is refused because of
+the job's state is looked up at the API server before it is refused. What was created or changed here is in this
+replica's cache when the answer goes out.
+
+Every method fails with `Problem`s alone. A uid without rights is 403 and does not say where the job is; one that nobody
+knows is 404, after a second in which it may still come.
+"""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Final, Self, cast
 
+import orjson
+
+from distriqueue.api.limits import NAME_LIMIT
+from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
+from distriqueue.api.raw import RawJob
+from distriqueue.core import explaining
+from distriqueue.core.explaining import Conditions, Waiting, WorkerFacts
+from distriqueue.core.turns import WINDOW_SECONDS
 from distriqueue.gateway.caches import ClusterCache, JobCache
-from distriqueue.gateway.changes import Change
+from distriqueue.gateway.changes import Audience, Change
+from distriqueue.gateway.clusters import ClusterService
 from distriqueue.gateway.identities import Access, Identity
-from distriqueue.gateway.problems import Problem
-from distriqueue.gateway.queries import JobQuery
+from distriqueue.gateway.problems import (
+    Conflict,
+    FieldError,
+    Forbidden,
+    NotFound,
+    Problem,
+    Unavailable,
+    Unprocessable,
+    from_kube,
+)
+from distriqueue.gateway.queries import BREATH, JobQuery, select
+from distriqueue.gateway.rows import Row
+from distriqueue.gateway.showing import explanation_view, job_view
+from distriqueue.gateway.statistics import Tally
+from distriqueue.gateway.submissions import (
+    is_repeated,
+    job_json,
+    keyed_name,
+    made_name,
+    random_part,
+    request_hash,
+    spec_json,
+)
 from distriqueue.gateway.views import (
-    ClusterStatus,
-    Election,
+    NAME_PATTERN,
+    NAMESPACE_LIMIT,
+    NAMESPACE_PATTERN,
     ExplanationView,
-    Health,
     JobPage,
     JobSubmission,
     JobView,
-    Leader,
     Statistics,
-    WorkerList,
-    WorkerView,
 )
-from distriqueue.kube.client import KubeClient
+from distriqueue.kube import errors as kube
+from distriqueue.kube.client import MERGE_PATCH, KubeClient
+from distriqueue.kube.resources import JOBS
+
+__all__ = ["ClusterService", "JobRef", "JobService", "Submitted"]
+
+BATCH: Final = 1000
+"""Most submissions of one call."""
+
+WRITES: Final = 32
+"""Writes under way at a time: what an API server takes before it only gets slower."""
+
+TRIES: Final = 8
+"""How often a change is decided anew when somebody else wrote first, and a write sent again that was throttled."""
+
+_PAUSE_SECONDS: Final = 0.1
+_VIEWS_IN_A_ROW: Final = 100
+_UID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+_NAMESPACE: Final = re.compile(NAMESPACE_PATTERN)
+_NAME: Final = re.compile(NAME_PATTERN)
+
+list_ = list
+"""The type; the service has a method of that name."""
+Outcomes = list["Submitted | Problem"]
+"""What became of each submission, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +107,27 @@ class JobRef:
         Raises:
             NotFound: It is neither, so there is no such job.
         """
-        raise NotImplementedError
+        namespace, slash, name = text.partition("/")
+        if not slash:
+            if _UID.fullmatch(text):
+                return cls(uid=text)
+        elif (
+            len(namespace) <= NAMESPACE_LIMIT
+            and len(name) <= NAME_LIMIT
+            and _NAMESPACE.fullmatch(namespace)
+            and _NAME.fullmatch(name)
+        ):
+            return cls(namespace=namespace, name=name)
+        raise NotFound(f"there is no job {text[:80]!r}: name one by its uid, or as NAMESPACE/NAME")
+
+    @property
+    def key(self) -> str | tuple[str, str]:
+        """How the cache knows it."""
+        return self.uid or (self.namespace, self.name)
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return self.uid or f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +145,12 @@ class Submitted:
     explanation: ExplanationView | None = None
 
 
+Decide = Callable[[RawJob], dict[str, Any] | None]
+"""What to change in the spec of a job; None for nothing; raises `Conflict` where the job's state does not allow it."""
+
+
 class JobService:
-    """Jobs, for callers with rights. Every method raises `Problem`s only."""
+    """See the module."""
 
     def __init__(
         self,
@@ -69,17 +160,32 @@ class JobService:
         cluster: ClusterCache,
         access: Access,
         default_namespace: str = "default",
+        writes: int = WRITES,
+        wall: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
     ) -> None:
         """Join the parts.
 
         Args:
-            client: With the gateway's own account.
+            client: With the gateway's own account, and at least as many connections as writes.
             jobs: Filled by `JobCache.run`.
             cluster: Filled by `ClusterCache.run`.
             access: Asked by every method first.
             default_namespace: For submissions that name none.
+            writes: Most writes under way at a time; further ones wait.
+            wall: Seconds since 1970.
+            rng: Draws pauses.
         """
-        raise NotImplementedError
+        self._client = client
+        self._jobs = jobs
+        self._cluster = cluster
+        self._access = access
+        self._default_namespace = default_namespace
+        self._slots = asyncio.Semaphore(writes)
+        self._wall = wall
+        self._rng = rng or random.Random()  # noqa: S311  # no secret: it spreads load
+
+    # --- submitting ---
 
     async def submit(
         self,
@@ -92,58 +198,164 @@ class JobService:
     ) -> Submitted:
         """Create a job.
 
+        With an Idempotency-Key the caller gets the same job however often it asks; a submission that names its job is
+        found by that name, any other by a name that follows from the key.
+
         Args:
             caller: Needs `create`.
             namespace: Where; None: the submission's own, or the default.
             submission: What.
-            idempotency_key: 1 to 255 characters; with the same key the caller gets the same job.
-            dry_run: Only look whether it would be taken, and what it would wait for (needs `list` too, for that).
+            idempotency_key: 1 to 255 visible ASCII characters.
+            dry_run: Only look whether it would be taken, and what it would wait for.
+
+        Raises:
+            Forbidden: The caller may not create jobs there.
+            Unprocessable: The submission is wrong, or the key was used for another one.
+            Conflict: A job of this name exists.
+            NotFound: There is no such namespace.
+            Unavailable: The API server is away or busy.
         """
-        raise NotImplementedError
+        where = self._namespace(namespace, submission)
+        await self._access.require(caller, "create", namespace=where)
+        self._check_covered(where)
+        spec = spec_json(submission)
+        asked = None if idempotency_key is None else request_hash(submission, spec)
+        if idempotency_key is not None:
+            keyed = keyed_name(where, caller.name, idempotency_key)
+            name = submission.name or keyed
+        else:
+            name = submission.name or made_name(submission, random_part())
+        body = job_json(submission, spec, name=name, caller=caller.name, asked=asked)
+        params = {"dryRun": "All"} if dry_run else None
+        try:
+            made = await self._write("POST", JOBS.collection(where), body, params=params)
+        except kube.AlreadyExists as error:
+            if asked is None:
+                raise from_kube(error) from error
+            return await self._repeated(caller, where, name, asked=asked, given=submission.name is not None)
+        except kube.KubeError as error:
+            raise from_kube(error) from error
+        view = job_view(cast("RawJob", made))
+        if dry_run:
+            explanation = await self._explain(cast("RawJob", made))
+            return Submitted(view, created=False, explanation=explanation)
+        self._jobs.put(made)
+        return Submitted(view, created=True)
 
     async def submit_many(
         self, caller: Identity, namespace: str | None, submissions: Sequence[JobSubmission]
-    ) -> list[Submitted | Problem]:
-        """Create up to 1000 jobs; the answers are in the order of the submissions."""
-        raise NotImplementedError
+    ) -> Outcomes:
+        """Create up to 1000 jobs; each is made or refused by itself.
+
+        Raises:
+            Unprocessable: They are too many.
+        """
+        if len(submissions) > BATCH:
+            raise Unprocessable(f"{len(submissions)} submissions are too many at once: send at most {BATCH}")
+
+        async def one(submission: JobSubmission) -> Submitted | Problem:
+            try:
+                return await self.submit(caller, namespace, submission)
+            except Problem as problem:
+                return problem
+
+        return await asyncio.gather(*map(one, submissions))
+
+    def _namespace(self, namespace: str | None, submission: JobSubmission) -> str:
+        if namespace is not None and submission.namespace not in {None, namespace}:
+            raise Unprocessable(
+                f"the job is to be in the namespace {submission.namespace!r}, and the request is for {namespace!r}: "
+                "leave one of them out",
+                errors=[FieldError("/namespace", f"leave it out, or write {namespace!r}")],
+            )
+        where = namespace or submission.namespace or self._default_namespace
+        if len(where) > NAMESPACE_LIMIT or not _NAMESPACE.fullmatch(where):
+            raise Unprocessable(
+                "this is no name of a namespace: write lower-case letters, digits and '-'",
+                errors=[FieldError("/namespace", "this is no name of a namespace")],
+            )
+        return where
+
+    def _check_covered(self, namespace: str) -> None:
+        if not self._jobs.covers(namespace):
+            raise NotFound(
+                f"the operator does not serve the namespace {namespace!r}: use {', '.join(self._jobs.namespaces)}, or "
+                "have it added to watchNamespaces of the chart"
+            )
+
+    async def _repeated(self, caller: Identity, namespace: str, name: str, *, asked: str, given: bool) -> Submitted:
+        """Return the job of an earlier request with the same key."""
+        row = self._jobs.get((namespace, name))
+        found = row.raw() if row is not None else cast("RawJob", await self._read(namespace, name))
+        if is_repeated(found, caller=caller.name, asked=asked):
+            return Submitted(job_view(found), created=False)
+        if given:
+            raise Conflict(f"a job {name!r} exists already in the namespace {namespace!r}: choose another name")
+        sentence = "this Idempotency-Key was used for another request: send a new key with a new request"
+        raise Unprocessable(sentence, errors=[FieldError("header/Idempotency-Key", sentence)])
+
+    # --- reading ---
 
     async def get(self, caller: Identity, ref: JobRef) -> JobView:
-        """Return a job. Needs `get`."""
-        raise NotImplementedError
+        """Return a job. Needs `get`.
+
+        Raises:
+            Forbidden: The caller may not.
+            NotFound: There is none.
+            Unavailable: This replica has not read the jobs yet.
+        """
+        return job_view((await self._find(caller, ref, "get")).raw())
 
     async def list(self, caller: Identity, query: JobQuery) -> JobPage:
-        """Return a page of jobs. Needs `list`, for all namespaces if the query names none."""
-        raise NotImplementedError
+        """Return a page of jobs. Needs `list`, for all namespaces if the query names none.
+
+        Raises:
+            Forbidden: The caller may not.
+            Unavailable: This replica has not read the jobs yet.
+        """
+        rows = await self._rows(caller, query, "list")
+        found = await select(rows, query)
+        items = []
+        for number, row in enumerate(found.rows, start=1):
+            items.append(job_view(row.raw()))
+            if number % _VIEWS_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+        return JobPage(
+            items=items,
+            total=found.total,
+            limit=query.limit,
+            offset=query.offset,
+            next=query.cursor_after(found.rows[-1]) if found.more and found.rows else None,
+        )
 
     async def statistics(self, caller: Identity, query: JobQuery) -> Statistics:
-        """Count jobs. Needs `list`."""
-        raise NotImplementedError
+        """Count jobs. Needs `list`.
 
-    async def cancel(self, caller: Identity, ref: JobRef) -> JobView:
-        """Ask for the end of a job. Needs `patch`."""
-        raise NotImplementedError
-
-    async def retry(self, caller: Identity, ref: JobRef) -> JobView:
-        """Have a job run again. Needs `patch`."""
-        raise NotImplementedError
-
-    async def suspend(self, caller: Identity, ref: JobRef) -> JobView:
-        """Let no attempt start. Needs `patch`."""
-        raise NotImplementedError
-
-    async def resume(self, caller: Identity, ref: JobRef) -> JobView:
-        """Let attempts start again. Needs `patch`."""
-        raise NotImplementedError
-
-    async def delete(self, caller: Identity, ref: JobRef) -> None:
-        """Delete a job. Needs `delete`."""
-        raise NotImplementedError
+        Raises:
+            Forbidden: The caller may not.
+            Unavailable: This replica has not read the jobs yet.
+        """
+        rows = await self._rows(caller, query, "list")
+        tally = Tally(window=query.window, wall=self._wall())
+        matches = query.matcher()
+        for start in range(0, len(rows), BREATH):
+            tally.add(filter(matches, rows[start : start + BREATH]))
+            await asyncio.sleep(0)
+        return tally.result()
 
     async def explain(self, caller: Identity, ref: JobRef) -> ExplanationView:
-        """Say what a job waits for. Needs `get`."""
-        raise NotImplementedError
+        """Say what a job waits for. Needs `get`.
 
-    def watch(self, caller: Identity, query: JobQuery, *, since: str | None = None) -> AsyncIterator[Change]:
+        Raises:
+            Forbidden: The caller may not.
+            NotFound: There is none.
+            Unavailable: This replica has not read the jobs yet.
+        """
+        return await self._explain((await self._find(caller, ref, "get")).raw())
+
+    async def watch(
+        self, caller: Identity, query: JobQuery, *, since: str | None = None
+    ) -> AsyncGenerator[Change, None]:
         """Follow jobs: those that are there, `synced`, and then every change. Needs `watch`.
 
         Args:
@@ -151,44 +363,258 @@ class JobService:
             query: Namespace, type, pool, labels, status and times; the rest of it does not matter. A job that ceases to
                 match is not announced.
             since: Position of the last change that was read (`Change.id`).
-        """
-        raise NotImplementedError
-
-
-class ClusterService:
-    """The cluster, for everybody with a valid token, and its workers, for those who may list them."""
-
-    def __init__(self, *, jobs: JobCache, cluster: ClusterCache, access: Access) -> None:
-        raise NotImplementedError
-
-    async def workers(self, caller: Identity) -> WorkerList:
-        """Return all workers. Needs `list` on distributedworkers in the operator's namespace."""
-        raise NotImplementedError
-
-    async def worker(self, caller: Identity, name: str) -> WorkerView:
-        """Return a worker. Needs `get` on it."""
-        raise NotImplementedError
-
-    def election(self) -> Election:
-        """Return the state of the election, as the Lease says it."""
-        raise NotImplementedError
-
-    def leader(self) -> Leader:
-        """Return who leads.
 
         Raises:
-            Unavailable: Nobody does.
+            Forbidden: The caller may not, or not any more.
+            TooManyRequests: As many streams are open as may be.
+            TooSlow: Changes came faster than they were read.
+            Unavailable: This replica has not read the jobs yet, or the API server is away and cannot say whether it
+                knows the position.
         """
-        raise NotImplementedError
+        await self._rows(caller, query, "watch")
 
-    def cluster_status(self) -> ClusterStatus:
-        """Return the system in short."""
-        raise NotImplementedError
+        async def look_again() -> None:
+            await self._access.require(caller, "watch", namespace=query.namespace)
 
-    def health(self) -> Health:
-        """Return whether jobs get done."""
-        raise NotImplementedError
+        audience = Audience(
+            namespace=query.namespace,
+            scopes=self._jobs.scopes(query.namespace),
+            matches=query.matcher(),
+            look_again=look_again,
+        )
+        async with aclosing(self._jobs.changes.follow(audience, since)) as changes:
+            try:
+                async for change in changes:
+                    yield change
+            except kube.KubeError as error:
+                raise from_kube(error) from error
 
-    def metrics(self) -> dict[str, float]:
-        """Return figures of this replica by name."""
-        raise NotImplementedError
+    def _check_synced(self) -> None:
+        if not self._jobs.synced:
+            raise Unavailable("this replica has not read the jobs yet: ask again in a moment", retry_after=1.0)
+
+    async def _rows(self, caller: Identity, query: JobQuery, verb: str) -> Sequence[Row]:
+        """Return the jobs of the query's namespace, if the caller may see them."""
+        namespace = query.namespace
+        if namespace is not None:
+            await self._access.require(caller, verb, namespace=namespace)
+            self._check_covered(namespace)
+        elif not await self._access.permits(caller, verb, namespace=None):
+            raise Forbidden(
+                f"{caller.name!r} may not {verb} the jobs of all namespaces: name one (namespace=...), or get that "
+                "right by a ClusterRoleBinding"
+            )
+        self._check_synced()
+        return self._jobs.ordered(namespace)
+
+    async def _find(self, caller: Identity, ref: JobRef, verb: str) -> Row:
+        """Return a job, if the caller may do that with it."""
+        if ref.namespace:
+            await self._access.require(caller, verb, namespace=ref.namespace)
+            self._check_covered(ref.namespace)
+        self._check_synced()
+        row = await self._jobs.find(ref.key)
+        if row is None:
+            where = (
+                "look at its namespace with GET /api/jobs?namespace=..." if ref.namespace else "name one that exists"
+            )
+            raise NotFound(f"there is no job '{ref}': it may have been deleted after its end; {where}")
+        if not ref.namespace and not await self._access.permits(caller, verb, namespace=row.namespace):
+            # Where it is, the caller has not said, and is not told.
+            raise Forbidden(f"{caller.name!r} may not {verb} this job: get the right in its namespace")
+        return row
+
+    # --- changing ---
+
+    async def cancel(self, caller: Identity, ref: JobRef) -> JobView:
+        """Ask for the end of a job; again and again is fine. Needs `patch`.
+
+        Raises:
+            Conflict: It is over, and not by a cancel.
+            Problem: As `get`.
+        """
+        return await self._change(caller, ref, _cancel)
+
+    async def retry(self, caller: Identity, ref: JobRef) -> JobView:
+        """Have a job run again; while one retry is asked for and not yet taken up, another is the same. Needs `patch`.
+
+        Raises:
+            Conflict: It was cancelled, or is being deleted.
+            Problem: As `get`.
+        """
+        return await self._change(caller, ref, _retry)
+
+    async def suspend(self, caller: Identity, ref: JobRef) -> JobView:
+        """Let no attempt start. Needs `patch`.
+
+        Raises:
+            Conflict: It is over.
+            Problem: As `get`.
+        """
+        return await self._change(caller, ref, _suspend)
+
+    async def resume(self, caller: Identity, ref: JobRef) -> JobView:
+        """Let attempts start again. Needs `patch`.
+
+        Raises:
+            Problem: As `get`.
+        """
+        return await self._change(caller, ref, _resume)
+
+    async def delete(self, caller: Identity, ref: JobRef) -> None:
+        """Delete a job, whatever it does. Needs `delete`.
+
+        Raises:
+            Problem: As `get`.
+        """
+        row = await self._find(caller, ref, "delete")
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": row.uid}}
+        try:
+            await self._write("DELETE", JOBS.path(row.namespace, row.name), orjson.dumps(body))
+        except (kube.NotFound, kube.Conflict):
+            pass  # it is gone; perhaps another one has its name
+        except kube.KubeError as error:
+            raise from_kube(error) from error
+        await self._jobs.gone(row.uid)
+
+    async def _change(self, caller: Identity, ref: JobRef, decide: Decide) -> JobView:
+        row = await self._find(caller, ref, "patch")
+        job, fresh = row.raw(), False
+        for _ in range(TRIES):
+            try:
+                change = decide(job)
+            except Conflict:
+                if fresh:
+                    raise
+                change = None
+            if change is None and fresh:
+                return job_view(job)
+            if change is not None:
+                try:
+                    return await self._patch(row, job, change)
+                except kube.NotFound:
+                    break
+                except kube.Conflict:
+                    pass  # somebody wrote first: decide on that
+                except kube.KubeError as error:
+                    raise from_kube(error) from error
+            # Whoever is told that there is nothing to do, or no way, is told so by the API server's own word.
+            found = await self._read(row.namespace, row.name)
+            if found["metadata"]["uid"] != row.uid:
+                break
+            job, fresh = cast("RawJob", found), True
+        else:
+            raise Unavailable("others write to this job all the time: try again", retry_after=1.0)
+        raise NotFound(f"the job '{ref}' has just been deleted")
+
+    async def _patch(self, row: Row, job: RawJob, change: Mapping[str, Any]) -> JobView:
+        version = {"uid": row.uid, "resourceVersion": job["metadata"]["resourceVersion"]}
+        body = orjson.dumps({"metadata": version, "spec": change})
+        path = JOBS.path(row.namespace, row.name)
+        answer = await self._write("PATCH", path, body, content_type=MERGE_PATCH)
+        view = job_view(cast("RawJob", answer))
+        self._jobs.put(answer)
+        return view
+
+    # --- the API server ---
+
+    async def _read(self, namespace: str, name: str) -> dict[str, Any]:
+        try:
+            return await self._client.request("GET", JOBS.path(namespace, name))
+        except kube.KubeError as error:
+            raise from_kube(error) from error
+
+    async def _write(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """Send a write; one that the API server was too busy to look at is sent again."""
+        pause = _PAUSE_SECONDS
+        for tries_left in reversed(range(TRIES)):
+            async with self._slots:
+                try:
+                    return await self._client.request(method, path, body=body, params=params, content_type=content_type)
+                except kube.Throttled as error:
+                    if tries_left == 0:
+                        raise
+                    asked = error.retry_after
+            # Outside of the slot: others may be let through meanwhile.
+            await asyncio.sleep(max(asked, self._rng.uniform(pause / 2, pause)))
+            pause *= 2
+        raise AssertionError("the last try returns or raises")
+
+    # --- explaining ---
+
+    async def _explain(self, job: RawJob) -> ExplanationView:
+        """Explain a job by the caches; of a backlog of thousands this takes some tenths of a second, in pieces."""
+        wall = self._wall()
+        pool = Row.pool_of(job)
+        others: list_[Waiting] = []
+        measured: list_[RawJob] = []
+        looked = 0
+        for row in self._jobs.ordered(None):
+            over = row.phase in FINAL_JOB_PHASES
+            if row.pool != pool or (over and (row.completed or 0.0) < wall - WINDOW_SECONDS):
+                continue  # it neither waits nor tells how fast the pool was of late
+            other = row.bare()
+            others.append(Waiting.of(other, wall=wall))
+            measured.append(other)
+            looked += 1
+            if looked % _VIEWS_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+        lease = self._cluster.lease()
+        conditions = Conditions(
+            leader=lease.leader,
+            leader_known=lease.known,
+            broker=self._cluster.broker(),
+            workers=[WorkerFacts.of(worker) for worker in self._cluster.workers()],
+            recent=explaining.measure(measured, pool=pool, wall=wall),
+        )
+        return explanation_view(explaining.explain(job, others=others, conditions=conditions, wall=wall))
+
+
+def _name_of(job: RawJob) -> str:
+    return job["metadata"]["name"]
+
+
+def _phase_of(job: RawJob) -> str:
+    return (job.get("status") or {}).get("phase", JobPhase.PENDING)
+
+
+def _cancel(job: RawJob) -> dict[str, Any] | None:
+    phase = _phase_of(job)
+    if job["spec"].get("cancel") or phase == JobPhase.CANCELLED:
+        return None
+    if phase in FINAL_JOB_PHASES and not _retry_is_due(job):
+        raise Conflict(f"job {_name_of(job)!r} is over ({phase}): there is nothing to cancel")
+    return {"cancel": True}
+
+
+def _retry(job: RawJob) -> dict[str, Any] | None:
+    if job["spec"].get("cancel"):
+        raise Conflict(f"job {_name_of(job)!r} was cancelled, and that is for good: submit it as a new job")
+    if job["metadata"].get("deletionTimestamp"):
+        raise Conflict(f"job {_name_of(job)!r} is being deleted: submit it as a new job")
+    if _retry_is_due(job):
+        return None
+    return {"retryGeneration": job["spec"].get("retryGeneration", 0) + 1}
+
+
+def _retry_is_due(job: RawJob) -> bool:
+    return job["spec"].get("retryGeneration", 0) > (job.get("status") or {}).get("retryGeneration", 0)
+
+
+def _suspend(job: RawJob) -> dict[str, Any] | None:
+    phase = _phase_of(job)
+    if phase in FINAL_JOB_PHASES and not _retry_is_due(job):
+        raise Conflict(f"job {_name_of(job)!r} is over ({phase}): there is nothing to suspend")
+    return None if job["spec"].get("suspend") else {"suspend": True}
+
+
+def _resume(job: RawJob) -> dict[str, Any] | None:
+    return {"suspend": False} if job["spec"].get("suspend") else None
