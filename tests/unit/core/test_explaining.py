@@ -160,6 +160,13 @@ def test_a_job_says_itself_what_it_waits_for(job: RawJob, blocker: Blocker, todo
     assert todo in said.sentence
 
 
+def test_a_payload_that_is_not_there() -> None:
+    condition = {"type": "PayloadReady", "status": "False", "message": "create the ConfigMap 'big'"}
+    said = told(raw_job(status=status("Queued", conditions=[condition])))
+    assert (said.blocker, said.position) == (Blocker.NO_PAYLOAD, None)
+    assert "create the ConfigMap 'big'" in said.sentence
+
+
 def test_of_two_times_the_later_one_counts() -> None:
     job = raw_job(
         startAfter=whole_seconds(NOW + 60), status=status("Retrying", nextAttemptTime=whole_seconds(NOW + 20))

@@ -5,6 +5,8 @@ completion a line, a tab and a description behind it if there is one, and a last
 cluster that does not answer completes to nothing, at once and without a word.
 """
 
+import contextlib
+import io
 import logging
 import os
 import shlex
@@ -87,10 +89,10 @@ def for_kubectl() -> None:
         [PROGRAM, *map(shlex.quote, before), shlex.quote(last) if last else ""]
     )
     prepare()
-    try:
+    answer = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(answer):
         app(prog_name=PROGRAM)
-    except SystemExit:
-        pass
-    finally:
-        sys.stdout.write(f"{_NO_FILES}\n")
-        sys.stdout.flush()
+    for line in answer.getvalue().splitlines():
+        if line:
+            sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{_NO_FILES}\n")

@@ -12,7 +12,7 @@ from typing import Final
 from distriqueue.api.phases import JobPhase, WorkerPhase
 from distriqueue.api.raw import RawJob
 from distriqueue.core import times
-from distriqueue.core.turns import Blocker, Drain, Gate, Waiting, WorkerFacts, gate, measure
+from distriqueue.core.turns import Blocker, Drain, Gate, Waiting, WorkerFacts, gate, lacks_payload, measure
 
 __all__ = [
     "Blocker",
@@ -358,6 +358,11 @@ def _suspended(view: _View) -> str:
     return f"It is suspended: kubectl djobs resume {view.name} lets it start."
 
 
+def _no_payload(view: _View) -> str:
+    why = (lacks_payload(view.job) or "what spec.payloadFrom names is not there").rstrip(".")
+    return f"It waits for its payload, which is looked for again at least every half minute: {why}."
+
+
 def _cancelling(view: _View) -> str:
     if view.job.get("metadata", {}).get("deletionTimestamp"):
         return "It is being deleted; there is nothing to do."
@@ -407,6 +412,7 @@ _SENTENCES: Final[dict[Blocker, Callable[[_View], str]]] = {
     Blocker.SUSPENDED: _suspended,
     Blocker.CANCELLING: _cancelling,
     Blocker.NOT_YET_SEEN: _unseen,
+    Blocker.NO_PAYLOAD: _no_payload,
     Blocker.RUNNING: _running,
     Blocker.FINISHED: _finished,
 }

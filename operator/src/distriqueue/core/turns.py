@@ -60,6 +60,8 @@ class Blocker(StrEnum):
     """It is cancelled, or being deleted, and that has not been written yet."""
     NOT_YET_SEEN = "NotYetSeen"
     """The leader has not taken it up, or not its retry."""
+    NO_PAYLOAD = "NoPayload"
+    """What `spec.payloadFrom` names is not there, or cannot be read."""
     RUNNING = "Running"
     """It runs."""
     FINISHED = "Finished"
@@ -95,6 +97,8 @@ def gate(job: RawJob, *, wall: float) -> Gate | None:
         found = Gate(Blocker.SUSPENDED)
     elif retried:
         found = Gate(Blocker.NOT_YET_SEEN)
+    elif lacks_payload(job) is not None:
+        found = Gate(Blocker.NO_PAYLOAD)
     else:
         due = times.seconds(status.get("nextAttemptTime")) if phase == JobPhase.RETRYING else None
         start = times.seconds(spec.get("startAfter"))
@@ -103,6 +107,14 @@ def gate(job: RawJob, *, wall: float) -> Gate | None:
         if until > wall:
             found = Gate(why, until)
     return found
+
+
+def lacks_payload(job: RawJob) -> str | None:
+    """Why a job waits for its payload, in the leader's words; None when it does not."""
+    for condition in job.get("status", _NO_STATUS).get("conditions", ()):
+        if condition.get("type") == JobCondition.PAYLOAD_READY and condition.get("status") == "False":
+            return condition.get("message", "")
+    return None
 
 
 @dataclass(frozen=True, slots=True)
