@@ -38,17 +38,17 @@ def create_app(doors: Doors | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     install(app)
+    app.router.routes.extend(pages.routes(orjson.dumps(_described(app))))
     if doors is not None:
         app.state.doors = doors
-        app.router.routes.extend(pages.routes(orjson.dumps(openapi(app))))
         app.add_middleware(Edge, metrics=doors.metrics, log=doors.settings.access_log)
     return app
 
 
-def openapi(app: FastAPI | None = None) -> dict[str, Any]:
-    """Return the OpenAPI document.
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    return _described(create_app())
 
-    Args:
-        app: The app that it describes; they are all the same.
-    """
-    return document(app or create_app(), read=(*READ, *jobs.READ, *workers.READ), written=(*WRITTEN, *jobs.WRITTEN))
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    return document(app, read=(*READ, *jobs.READ, *workers.READ), written=(*WRITTEN, *jobs.WRITTEN))

@@ -44,10 +44,10 @@ class FieldProblem(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    pointer: str
+    field: str
     """Where it is: a JSON pointer into the body, such as /backoff/maxSeconds, or the parameter, such as query/limit."""
 
-    detail: str
+    message: str
     """What is wrong, and what would be right."""
 
 
@@ -86,9 +86,6 @@ class ProblemDocument(BaseModel):
 
     errors: list[FieldProblem] | None = None
     """The fields that are wrong, when the body or the parameters are."""
-
-    retry_after_seconds: float | None = Field(default=None, alias="retryAfterSeconds")
-    """After so long it makes sense to ask again."""
 
 
 def problem_answer(problem: Problem, *, path: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -30,7 +30,7 @@ from distriqueue.gateway.rest.parameters import (
     StreamQuery,
     Uid,
 )
-from distriqueue.gateway.rest.streams import MEDIA_TYPE, EventStream, begun
+from distriqueue.gateway.rest.streams import MEDIA_TYPE, EventStream
 from distriqueue.gateway.services import JobRef
 from distriqueue.gateway.views import ExplanationView, JobPage, JobSubmission, JobView, Namespace, Statistics, View
 
@@ -267,7 +267,7 @@ async def stream(
     if since is not None and not since.isprintable():
         raise InvalidRequest("Last-Event-ID is no id of this stream: send the one of the last event as it came")
     changes = doors.jobs.watch(caller, parameters.query(), since=since)
-    return EventStream(await begun(changes), doors)
+    return await EventStream.begin(changes, settings=doors.settings, metrics=doors.metrics, closing=doors.closing)
 
 
 # --- one job ---------------------------------------------------------------------------------------------------------

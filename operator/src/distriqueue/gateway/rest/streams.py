@@ -7,10 +7,9 @@ when the caller's right does: its last event is then `problem`.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Final
+from typing import Final, Protocol, Self
 
 import orjson
 import structlog
@@ -19,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from distriqueue.gateway.changes import Change
 from distriqueue.gateway.problems import Internal, Problem, TooSlow
-from distriqueue.gateway.rest.doors import Doors
 from distriqueue.gateway.rest.edges import STREAM_KEY
 from distriqueue.gateway.rest.serving import cut
+from distriqueue.telemetry.gateways import GatewayMetrics
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -40,42 +39,84 @@ def frame(change: Change) -> bytes:
     return b"event: %s\nid: %s\ndata: %s\n\n" % (change.kind.encode(), change.id.encode(), change.data or b"{}")
 
 
+class StreamSettings(Protocol):
+    """What is read of the gateway's settings."""
+
+    @property
+    def stream_keep_alive_seconds(self) -> float:
+        """After so long without an event there is a comment."""
+
+    @property
+    def stream_stall_seconds(self) -> float:
+        """After so long without taking anything a reader is cut."""
+
+
 class EventStream(Response):
     """The answer that is a stream.
 
     Args:
-        changes: What it says. It is closed with the stream.
-        doors: For settings, metrics and the end of the replica.
+        first: What it says first; None if there is nothing.
+        changes: What it says then. It is closed with the stream.
+        settings: How long silences and stalls may be.
+        metrics: Count streams and events.
+        closing: Set when the replica ends.
     """
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, changes: AsyncIterator[Change], doors: Doors) -> None:
+    def __init__(
+        self,
+        first: Change | None,
+        changes: AsyncIterator[Change],
+        *,
+        settings: StreamSettings,
+        metrics: GatewayMetrics,
+        closing: asyncio.Event,
+    ) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
+        self._first = first
         self._changes = changes
-        self._doors = doors
+        self._settings = settings
+        self._metrics = metrics
+        self._closing = closing
         self._sending_since: float | None = None
         self._sent_at = time.monotonic()
+
+    @classmethod
+    async def begin(
+        cls,
+        changes: AsyncIterator[Change],
+        *,
+        settings: StreamSettings,
+        metrics: GatewayMetrics,
+        closing: asyncio.Event,
+    ) -> Self:
+        """Wait for the first change, so that what refuses the whole stream is raised before anything was answered.
+
+        Raises:
+            Problem: The stream is refused.
+        """
+        first = await anext(changes, None)
+        return cls(first, changes, settings=settings, metrics=metrics, closing=closing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Say everything, until one side ends it."""
         scope[STREAM_KEY] = True
-        metrics = self._doors.metrics
-        metrics.stream_began()
+        self._metrics.stream_began()
         reason = "Error"
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             reason = await self._run(scope, receive, send)
         finally:
-            metrics.stream_ended(reason)
+            self._metrics.stream_ended(reason)
             if isinstance(self._changes, AsyncGenerator):
                 await self._changes.aclose()
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> str:
         pump = asyncio.create_task(self._pump(send), name="stream: events")
         gone = asyncio.create_task(_until_gone(receive), name="stream: reader")
-        closing = asyncio.create_task(self._doors.closing.wait(), name="stream: end of the replica")
+        closing = asyncio.create_task(self._closing.wait(), name="stream: end of the replica")
         tasks = {pump, gone, closing}
         try:
             while not any(task.done() for task in tasks):
@@ -84,14 +125,14 @@ class EventStream(Response):
                     cut(scope)
                     return "Stalled"
                 if self._silent() and not any(task.done() for task in tasks):
-                    async with asyncio.timeout(self._doors.settings.stream_stall_seconds):
+                    async with asyncio.timeout(self._settings.stream_stall_seconds):
                         await self._say(send, _KEEP_ALIVE)
             if gone.done():
                 return "Client"
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
             reason, words = ("Stopping", _CLOSING) if closing.done() or pump.cancelled() else _last_words(pump)
-            async with asyncio.timeout(self._doors.settings.stream_stall_seconds):
+            async with asyncio.timeout(self._settings.stream_stall_seconds):
                 await self._say(send, words)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
@@ -106,8 +147,12 @@ class EventStream(Response):
 
     async def _pump(self, send: Send) -> None:
         await self._say(send, b"retry: %d\n\n" % RETRY_MILLISECONDS)
-        count = 0
-        sent = self._doors.metrics.events_sent
+        if self._first is None:
+            return
+        await self._say(send, frame(self._first))
+        count = 1
+        sent = self._metrics.events_sent
+        sent.inc()
         async for change in self._changes:
             await self._say(send, frame(change))
             sent.inc()
@@ -122,19 +167,17 @@ class EventStream(Response):
         self._sent_at = time.monotonic()
 
     def _pause(self) -> float:
-        """Return how long nothing has to be looked at."""
-        settings = self._doors.settings
-        if self._sending_since is not None:
-            return max(0.01, self._sending_since + settings.stream_stall_seconds - time.monotonic())
-        return max(0.01, self._sent_at + settings.stream_keep_alive_seconds - time.monotonic())
+        """Return how long nothing has to be looked at: until the next comment, but no longer than a stall takes."""
+        silence = self._sent_at + self._settings.stream_keep_alive_seconds - time.monotonic()
+        return min(max(0.01, silence), self._settings.stream_stall_seconds)
 
     def _stalled(self) -> bool:
         since = self._sending_since
-        return since is not None and time.monotonic() - since >= self._doors.settings.stream_stall_seconds
+        return since is not None and time.monotonic() - since >= self._settings.stream_stall_seconds
 
     def _silent(self) -> bool:
         quiet = time.monotonic() - self._sent_at
-        return self._sending_since is None and quiet >= self._doors.settings.stream_keep_alive_seconds
+        return self._sending_since is None and quiet >= self._settings.stream_keep_alive_seconds
 
 
 def _last_words(pump: asyncio.Task[None]) -> tuple[str, bytes]:
@@ -156,27 +199,3 @@ def _last_words(pump: asyncio.Task[None]) -> tuple[str, bytes]:
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def begun(changes: AsyncIterator[Change]) -> AsyncIterator[Change]:
-    """Wait for the first change, so that what refuses the whole stream is raised before anything was answered.
-
-    Raises:
-        Problem: The stream is refused.
-    """
-    try:
-        first = await anext(changes)
-    except StopAsyncIteration:
-        return changes
-    return _chained(first, changes)
-
-
-async def _chained(first: Change, changes: AsyncIterator[Change]) -> AsyncGenerator[Change]:
-    try:
-        yield first
-        async for change in changes:
-            yield change
-    finally:
-        if isinstance(changes, AsyncGenerator):
-            with contextlib.suppress(RuntimeError):
-                await changes.aclose()
