@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from distriqueue.gateway import views
 from distriqueue.gateway.http_workers import messages
-from distriqueue.gateway.rest.failures import ProblemDocument
+from distriqueue.gateway.rest.failures import PROBLEMS, ProblemDocument
 
 API_VERSION: Final = "v1alpha1"
 JSON: Final = "application/json"
@@ -97,6 +97,7 @@ def document(
                     "description": "A token of the cluster, such as `kubectl create token SERVICEACCOUNT` prints.",
                 }
             },
+            "responses": {f"Problem{status}": described for status, described in PROBLEMS.items()},
             "schemas": {name: _untitled(schema) for name, schema in sorted(schemas["$defs"].items())},
         },
     }
@@ -112,6 +113,9 @@ def _paths(paths: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
+            for status, described in operation["responses"].items():
+                if described == PROBLEMS.get(int(status)):
+                    operation["responses"][status] = {"$ref": f"#/components/responses/Problem{status}"}
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _plain(_untitled(parameter["schema"]))
     return paths

@@ -119,7 +119,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     Args:
         statuses: Its own.
     """
-    return {status: _RESPONSES[status] for status in sorted({*statuses, *_ALWAYS})}
+    return {status: PROBLEMS[status] for status in sorted({*statuses, *_ALWAYS})}
 
 
 _ALWAYS: Final = (401, 429, 500, 503)
@@ -156,7 +156,7 @@ _HEADERS: Final[dict[int, dict[str, Any]]] = {
     429: _SECONDS,
     503: _SECONDS,
 }
-_RESPONSES: Final[dict[int, dict[str, Any]]] = {
+PROBLEMS: Final[dict[int, dict[str, Any]]] = {
     status: {
         "description": description,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
@@ -164,6 +164,7 @@ _RESPONSES: Final[dict[int, dict[str, Any]]] = {
     }
     for status, description in _DESCRIPTIONS.items()
 }
+"""How OpenAPI describes the problems, by status."""
 
 
 async def _problem(request: Request, error: Exception) -> Response:
