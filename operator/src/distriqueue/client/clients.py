@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 import pydantic
+from pydantic.alias_generators import to_camel
 
 from distriqueue.api.limits import NAME_LIMIT
 from distriqueue.client.errors import (
@@ -398,7 +399,9 @@ class AsyncClient:
 
 
 def _submission(type_: str, payload: Payload | None, options: Mapping[str, Any], *, namespace: str) -> JobSubmission:
-    fields: dict[str, Any] = {**options, "type": type_, "namespace": namespace}
+    # As they are sent, so that what is wrong has the same name whoever finds it.
+    fields: dict[str, Any] = {to_camel(key): value for key, value in options.items()}
+    fields |= {"type": type_, "namespace": namespace}
     if isinstance(payload, pydantic.BaseModel):
         fields["payload"] = payload.model_dump(mode="json", by_alias=True)
     elif payload is not None:
