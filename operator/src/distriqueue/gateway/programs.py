@@ -8,12 +8,14 @@ without a word on their behalf. Fails with what ended a part that must not end: 
 
 import asyncio
 import math
+import socket
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from distriqueue.gateway.brokers import BrokerWatch
 from distriqueue.gateway.caches import ClusterCache, JobCache
 from distriqueue.gateway.http_workers import HttpWorkers
 from distriqueue.gateway.identities import Access
@@ -84,11 +86,17 @@ class Program:
             )
             access = Access.create(client, settings, count=self._metrics.review)
             stack.callback(access.close)
-            self._jobs = jobs = JobCache(client, settings.namespaces)
+            self._jobs = jobs = JobCache(
+                client, settings.namespaces, queue=settings.stream_queue, readers=settings.streams
+            )
             self._cluster = cluster = ClusterCache(
                 client, namespace=settings.pod_namespace, lease_name=settings.lease_name
             )
-            feeds = [asyncio.create_task(cache.run(), name=type(cache).__name__) for cache in (jobs, cluster)]
+            broker = BrokerWatch(
+                settings.broker_url(), name=f"distriqueue gateway {settings.pod_name or socket.gethostname()}"
+            )
+            cluster.broker = broker.reachable
+            feeds = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (jobs, cluster, broker)]
             for feed in feeds:
                 stack.push_async_callback(_cancel, feed)
             stopping = asyncio.create_task(self._stop.wait(), name="stopping")
@@ -98,7 +106,7 @@ class Program:
             await _first({synced, stopping, *feeds})
             if self._stop.is_set():
                 return
-            doors = self._doors(client, access=access, jobs=jobs, cluster=cluster)
+            doors = self._doors(client, access=access, jobs=jobs, cluster=cluster, certificates=certificates)
             await self._open(stack, doors, certificates)
             self.serving.set()
             _LOG.info("serving", rest=self.rest_port, grpc=self.grpc_port, probes=self.server.port)
@@ -107,18 +115,27 @@ class Program:
             await asyncio.sleep(settings.shutdown_delay_seconds)
             doors.closing.set()
 
-    def _doors(self, client: KubeClient, *, access: Access, jobs: JobCache, cluster: ClusterCache) -> Doors:
+    def _doors(
+        self,
+        client: KubeClient,
+        *,
+        access: Access,
+        jobs: JobCache,
+        cluster: ClusterCache,
+        certificates: Certificates | None,
+    ) -> Doors:
         settings = self._settings
         address = settings.pod_ip if ":" not in settings.pod_ip else f"[{settings.pod_ip}]"
         return Doors(
             access=access,
-            jobs=JobService(client, jobs=jobs, cluster=cluster, access=access),
+            jobs=JobService(client, jobs=jobs, cluster=cluster, access=access, writes=settings.write_concurrency),
             cluster=ClusterService(jobs=jobs, cluster=cluster, access=access),
             workers=HttpWorkers(
                 settings.broker_url(),
                 access=access,
                 own_address=f"{address}:{settings.rest_port}",
                 settings=settings,
+                peer_context=None if certificates is None else certificates.peer_context,
             ),
             settings=settings,
             metrics=self._metrics,
@@ -162,6 +179,7 @@ class Program:
     def _sample(self) -> None:
         if self._jobs is not None:
             self._metrics.feed_age.set(self._jobs.last_event_age)
+            self._metrics.jobs_cached.set(len(self._jobs))
 
 
 async def _synced(jobs: JobCache, cluster: ClusterCache) -> None:

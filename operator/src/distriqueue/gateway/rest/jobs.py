@@ -186,7 +186,7 @@ async def submit_batch(request: Request, caller: Caller) -> Response:
     """
     doors = doors_of(request)
     batch = await read_model(request, Batch, limit=doors.settings.request_limit_bytes)
-    found = await doors.jobs.submit_many(caller, batch.namespace, batch.jobs)
+    found = await doors.jobs.submit_many(caller, None, [_placed(job, batch.namespace) for job in batch.jobs])
     items = [
         BatchItem(problem=ProblemDocument.model_validate(one.document()))
         if isinstance(one, Problem)
@@ -195,6 +195,12 @@ async def submit_batch(request: Request, caller: Caller) -> Response:
     ]
     created = sum(item.job is not None for item in items)
     return shown(BatchAnswer(items=items, created=created, refused=len(items) - created))
+
+
+def _placed(submission: JobSubmission, namespace: str | None) -> JobSubmission:
+    if namespace is None or submission.namespace is not None:
+        return submission
+    return submission.model_copy(update={"namespace": namespace})
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
