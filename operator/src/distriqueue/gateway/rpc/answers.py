@@ -4,7 +4,8 @@ Guarantees: nothing is decided here. Each method takes the caller and a message,
 is a `Problem`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 from distriqueue.gateway.changes import ChangeKind
@@ -76,16 +77,17 @@ class JobAnswers:
         )
         return conversions.page(await self._jobs.list(caller, query))
 
-    async def watch(self, caller: Identity, request: jobs_pb2.WatchRequest) -> AsyncIterator[jobs_pb2.WatchResponse]:
+    async def watch(self, caller: Identity, request: jobs_pb2.WatchRequest) -> AsyncGenerator[jobs_pb2.WatchResponse]:
         """Follow jobs."""
         query = conversions.query(request.filter)
-        async for change in self._jobs.watch(caller, query, since=request.position or None):
-            view = change.job
-            yield jobs_pb2.WatchResponse(
-                kind=_KINDS[change.kind],
-                position=change.id,
-                job=None if view is None else conversions.job(view),
-            )
+        async with aclosing(self._jobs.watch(caller, query, since=request.position or None)) as changes:
+            async for change in changes:
+                view = change.job
+                yield jobs_pb2.WatchResponse(
+                    kind=_KINDS[change.kind],
+                    position=change.id,
+                    job=None if view is None else conversions.job(view),
+                )
 
     async def cancel(self, caller: Identity, request: jobs_pb2.CancelRequest) -> jobs_pb2.CancelResponse:
         """Ask for the end of a job."""

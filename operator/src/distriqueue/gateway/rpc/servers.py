@@ -9,7 +9,7 @@ logged, and says nothing of the inside. Fails with `OSError` at `start` when the
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final, Protocol
 
 import grpc
@@ -186,16 +186,17 @@ class RpcServer:
         return handle
 
     def _streaming(self, name: str) -> Streaming:
-        answer: Callable[[Identity, Any], AsyncIterator[Message]] = getattr(self._answers, name)
+        answer: Callable[[Identity, Any], AsyncGenerator[Message]] = getattr(self._answers, name)
 
         async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
             refusal: Problem | None = None
             try:
                 caller = await self._identify(context)
                 with self._one_more_stream():
-                    async for message in answer(caller, request):
-                        yield message
-                        self._metrics.events_sent.inc()
+                    async with contextlib.aclosing(answer(caller, request)) as messages:
+                        async for message in messages:
+                            yield message
+                            self._metrics.events_sent.inc()
             except Problem as problem:
                 refusal = problem
             except asyncio.CancelledError:
