@@ -89,14 +89,23 @@ class Broker:
             removed when the context is left.
         port: The AMQP port; a free one by default.
         plugins: Plugins to enable, such as ``rabbitmq_prometheus`` (most of them listen on ports of their own).
+        configuration: Lines in addition for ``rabbitmq.conf``; the broker sees its directory as ``/instance``.
     """
 
-    def __init__(self, directory: Path | None = None, *, port: int | None = None, plugins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        port: int | None = None,
+        plugins: Sequence[str] = (),
+        configuration: str = "",
+    ) -> None:
         self._temporary = directory is None
         self.directory = directory.resolve() if directory else Path(tempfile.mkdtemp(prefix="distriqueue-rabbitmq-"))
         own, self._distribution_port, self._epmd_port = free_ports(3)
         self.port = port or own
         self._plugins = tuple(plugins)
+        self._configuration = configuration
         self._children: Children | None = None
         self._lock: IO[str] | None = None
 
@@ -241,7 +250,7 @@ class Broker:
         self._lock = lock
         for part in ("data", "log", "tmp"):
             (self.directory / part).mkdir(exist_ok=True)
-        (self.directory / "rabbitmq.conf").write_text(_CONFIGURATION.format(port=self.port))
+        (self.directory / "rabbitmq.conf").write_text(_CONFIGURATION.format(port=self.port) + self._configuration)
         (self.directory / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         cookie = self.directory / ".erlang.cookie"
         if not cookie.exists():
