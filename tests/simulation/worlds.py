@@ -13,6 +13,7 @@ from distriqueue.core.times import microtime, whole_seconds
 from tests.simulation.api_server import ApiServer
 from tests.simulation.broker import Broker
 from tests.simulation.climates import Climate
+from tests.simulation.doors import Doors
 from tests.simulation.faults import Faults
 from tests.simulation.histories import History
 from tests.simulation.people import RESUMED_SECONDS, People
@@ -62,6 +63,7 @@ class World:
         for number in range(rng.randint(1, 4)):
             self._start_worker(f"worker-{number}", slots=rng.randint(1, 3))
         self._submit(rng.randint(4, self.climate.jobs))
+        self.doors = Doors(self, seed)
         self.faults.begin()
         if self.climate.busy:
             self.scheduler.after(1.0, self._live)
@@ -197,12 +199,14 @@ class World:
         """Whose worker is frozen past its lease is counted apart."""
         for worker in self.workers:
             worker.mark_overdue()
+        self.doors.mark_overdue()
 
     def _keep_house(self) -> None:
         """What Kubernetes does: two replicas and at least one worker."""
         self.replicas = [replica for replica in self.replicas if replica.alive]
         while len(self.replicas) < 2:  # one leads, one is warm
             self._start_replica("operator")
+        self.doors.keep_house()
         calm = self.scheduler.now - self.climate.seconds - RESUMED_SECONDS
         if calm > CALM_SECONDS:
             raise ViolationError("liveness", f"not done {CALM_SECONDS:.0f} s after the last fault: {self._undone()}")
@@ -212,6 +216,7 @@ class World:
     def _undone(self) -> list[str]:
         undone = [name for name, job in self.api.jobs.items() if is_undone(job, self.scheduler.now, self.climate.skew)]
         undone += [worker.name for worker in self.workers if not worker.idle or worker.frozen]
+        undone += self.doors.undone()
         if self.broker.reports or any(connection.reports for connection in self.broker.connections):
             undone.append("reports")
         leading = [replica.term.leader for replica in self.replicas if replica.alive and replica.term is not None]
