@@ -132,6 +132,31 @@ REFUSED: dict[str, tuple[Manifest, list[str]]] = {
     "payload of a megabyte": ({"payload": _text(1_400_000)}, ["spec.payload: Too large", "64 KiB (65536 bytes)"]),
     "payload of many small values": ({"payload": {"list": [0] * 400_000}}, ["spec.payload: Too large"]),
     "payload of Japanese": ({"payload": {"text": "仕事" * 11_000}}, ["spec.payload: Too large"]),
+    "payload and a reference": (
+        {"payload": {"a": 1}, "payloadFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}},
+        ["spec.payloadFrom: Forbidden", "a job has either payload or payloadFrom: leave one of them out"],
+    ),
+    "two references": (
+        {"payloadFrom": {"configMapKeyRef": {"name": "a", "key": "b"}, "secretKeyRef": {"name": "a", "key": "b"}}},
+        ["spec.payloadFrom", "name one source: either configMapKeyRef or secretKeyRef"],
+    ),
+    "no reference": ({"payloadFrom": {}}, ["spec.payloadFrom", "name one source"]),
+    "reference without a key": (
+        {"payloadFrom": {"configMapKeyRef": {"name": "a"}}},
+        ["spec.payloadFrom.configMapKeyRef.key", "Required value"],
+    ),
+    "reference to a path": (
+        {"payloadFrom": {"secretKeyRef": {"name": "a/b", "key": "c"}}},
+        ["spec.payloadFrom.secretKeyRef.name", "such as 'report-settings'"],
+    ),
+    "reference to a key above": (
+        {"payloadFrom": {"secretKeyRef": {"name": "a", "key": ".."}}},
+        ["spec.payloadFrom.secretKeyRef.key", "does not begin with two dots"],
+    ),
+    "reference to another namespace": (
+        {"payloadFrom": {"configMapKeyRef": {"name": "a", "namespace": "b", "key": "c"}}},
+        ['unknown field "spec.payloadFrom.configMapKeyRef.namespace"'],
+    ),
     "unknown field": ({"priorty": "High"}, ['unknown field "spec.priorty"']),
     "unknown field inside": ({"backoff": {"initialSecond": 3}}, ['unknown field "spec.backoff.initialSecond"']),
 }
@@ -249,6 +274,20 @@ def test_the_spec_is_immutable(kubectl: Kubectl, fixed: str, case: str) -> None:
     assert "Forbidden" in message
     assert "create a new job" in message
     assert "kubectl replace --force" in message
+
+
+def test_a_reference_is_taken_and_cannot_change(kubectl: Kubectl) -> None:
+    first, second = ({"configMapKeyRef": {"name": "settings", "key": key}} for key in ("payload.json", ".other"))
+    _done(_submit(kubectl, _job("referring", payloadFrom=first)))
+    assert _get(kubectl, "djob", "referring")["spec"]["payload"] == {}
+    _done(_patch(kubectl, "referring", {"priority": "High"}))
+    for payload_from in (second, {"secretKeyRef": first["configMapKeyRef"], "configMapKeyRef": None}, None):
+        assert "create a new job" in _refused(_patch(kubectl, "referring", {"payloadFrom": payload_from}))
+    _done(_submit(kubectl, _job("plain")))
+    assert "create a new job" in _refused(_patch(kubectl, "plain", {"payloadFrom": first}))
+    explained = " ".join(_done(kubectl("explain", "djob.spec.payloadFrom")).split())
+    assert "exactly one of configMapKeyRef and secretKeyRef" in explained
+    assert "It is read when an attempt is about to start" in explained
 
 
 LIVES: dict[str, tuple[Manifest, Manifest, str]] = {
