@@ -224,6 +224,14 @@ def test_what_cannot_be_seen_is_said() -> None:
     assert "may not see" not in told(raw_job()).sentence
 
 
+def test_workers_that_cannot_be_seen_are_not_said_to_be_missing() -> None:
+    said = told(raw_job(), workers=(), workers_known=False)
+    assert said.blocker is Blocker.NONE
+    assert "as soon as a worker of it has a free slot. You may not see the workers" in said.sentence
+    said = told(raw_job("z", version=99), raw_job("b"), workers=(), workers_known=False)
+    assert (said.blocker, said.position, said.latest) == (Blocker.BEHIND_OTHERS, 2, None)
+
+
 # --- when it starts ------------------------------------------------------------------------------------------------
 
 

@@ -102,25 +102,33 @@ class Cluster:
         except Forbidden:
             return await self.jobs(self.namespace, fields=fields), False
 
-    async def workers(self) -> list[Item]:
-        """The DistributedWorkers of the operator."""
+    async def workers(self) -> list[Item] | None:
+        """The DistributedWorkers of the operator; None for those who may not see them."""
         return await self._of_operator(WORKERS)
 
     async def leases(self) -> list[Item] | None:
         """The Leases by which leaders are elected; None for those who may not see them."""
+        return await self._of_operator(LEASES, fields="metadata.namespace!=kube-node-lease", holds="-shard-")
+
+    async def _of_operator(self, resource: Resource, *, fields: str = "", holds: str = "") -> list[Item] | None:
+        """Read what is in the operator's namespace, wherever that is.
+
+        Whoever may not look everywhere sees their own namespace; if nothing is there, it is probably elsewhere.
+        """
+
+        async def ask(namespace: str | None) -> list[Item]:
+            items, _ = await self.read(resource, namespace, fields=fields)
+            return [item for item in items if holds in item["metadata"]["name"]]
+
         try:
-            found = await self._of_operator(LEASES, fields="metadata.namespace!=kube-node-lease")
+            return await ask(self.operator)
+        except Forbidden:
+            if self.operator is not None:
+                return None
+        try:
+            return await ask(self.namespace) or None
         except Forbidden:
             return None
-        return [lease for lease in found if "-shard-" in lease["metadata"]["name"]]
-
-    async def _of_operator(self, resource: Resource, *, fields: str = "") -> list[Item]:
-        if self.operator is not None:
-            return (await self.read(resource, self.operator, fields=fields))[0]
-        try:
-            return (await self.read(resource, None, fields=fields))[0]
-        except Forbidden:
-            return (await self.read(resource, self.namespace, fields=fields))[0]
 
     async def names(self) -> list[Item]:
         """Metadata of the first jobs of the namespace, for completion."""

@@ -29,13 +29,14 @@ class Surroundings:
     Attributes:
         jobs: The jobs of its pool.
         everyone: Whether these are all, or those that the caller may see.
-        workers: Of the operator that runs the namespace, as far as that can be told.
-        leases: Likewise; None when the caller may not see them.
+        workers: Of the operator that runs the namespace, as far as that can be told; None when the caller may not see
+            them.
+        leases: Likewise.
     """
 
     jobs: Sequence[Item]
     everyone: bool
-    workers: Sequence[Item]
+    workers: Sequence[Item] | None
     leases: Sequence[Item] | None
 
 
@@ -46,8 +47,10 @@ async def look(cluster: Cluster, *, fields: str = "") -> Surroundings:
     )
     nearby = _nearby(leases, cluster.namespace) if leases is not None else None
     home = {lease["metadata"]["namespace"] for lease in nearby or ()}
-    near = [worker for worker in workers if worker["metadata"]["namespace"] in home]
-    return Surroundings(jobs, everyone, near or _nearby(workers, cluster.namespace), nearby)
+    if workers is not None:
+        near = [worker for worker in workers if worker["metadata"]["namespace"] in home]
+        workers = near or [*_nearby(workers, cluster.namespace)]
+    return Surroundings(jobs, everyone, workers, nearby)
 
 
 def _nearby(items: Sequence[Item], namespace: str) -> Sequence[Item]:
@@ -80,9 +83,10 @@ def explained(job: Item, around: Surroundings) -> Explanation:
     conditions = Conditions(
         leader=holder(around.leases or (), wall=wall),
         broker=None,
-        workers=[WorkerFacts.of(cast("RawWorker", worker)) for worker in around.workers],
+        workers=[WorkerFacts.of(cast("RawWorker", worker)) for worker in around.workers or ()],
         recent=measure(mates, pool=pool, wall=wall),
         leader_known=around.leases is not None,
+        workers_known=around.workers is not None,
         everyone=around.everyone,
     )
     others = [Waiting.of(mate, wall=wall) for mate in mates]
@@ -107,7 +111,8 @@ def print_explanation(job: Item, found: Explanation, output: Output) -> None:
     ]
     if found.position is not None:
         lines.append(("Position", f"{found.position} (of the jobs that wait for the pool)"))
-    lines.append(("Pool", f"{found.running} running, {found.slots} slots"))
+    if found.slots or found.running:
+        lines.append(("Pool", f"{found.running} running, {found.slots} slots"))
     if found.earliest is not None:
         last = f" to {length(found.latest)}" if found.latest is not None else " or later"
         lines.append(("Starts in", f"{length(found.earliest)}{last}"))

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from distriqueue.cli import jobs, tables
-from distriqueue.cli.clusters import Cluster, Item
+from distriqueue.cli.clusters import OPERATOR_NAMESPACE, Cluster, Item
 from distriqueue.cli.errors import CliError
 from distriqueue.kube.errors import Forbidden, KubeError, NotFound, Refused
 from distriqueue.kube.resources import JOBS, Resource
@@ -136,7 +136,13 @@ async def _from_pod(
     """The lines of an attempt that are new since `position`, from its worker's pod; or why there are none."""
     worker = entry.get("worker") or ""
     try:
-        home = next((one for one in await cluster.workers() if one["metadata"]["name"] == worker), None)
+        known = await cluster.workers()
+        if known is None:
+            return (
+                [],
+                f"the log is with the worker '{worker}', and you may not see workers: {OPERATOR_NAMESPACE} names where",
+            )
+        home = next((one for one in known if one["metadata"]["name"] == worker), None)
         pod = (home or {}).get("status", {}).get("podName")
         if home is None or not pod:
             gone = "is not known any more" if home is None else "runs in no pod"

@@ -14,7 +14,8 @@ from distriqueue.api import limits
 from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase, WorkerPhase
 from distriqueue.api.raw import RawJob
 from distriqueue.cli import durations, explanations, jobs, tables
-from distriqueue.cli.clusters import Cluster, Item
+from distriqueue.cli.clusters import OPERATOR_NAMESPACE, Cluster, Item
+from distriqueue.cli.errors import CliError, Exit
 from distriqueue.cli.explanations import Surroundings
 from distriqueue.cli.tables import Column, Output
 from distriqueue.core import times
@@ -22,6 +23,10 @@ from distriqueue.core.explaining import gate, length, measure
 from distriqueue_protocol.names import Priority
 
 _BAR: Final = 20
+_UNSEEN: Final = (
+    f"the workers are not yours to see, or in another namespace: name the operator's with {OPERATOR_NAMESPACE}, and ask "
+    "for the role 'view' there"
+)
 _OVER: Final = ",".join(f"status.phase!={phase}" for phase in sorted(FINAL_JOB_PHASES))
 
 
@@ -72,9 +77,9 @@ def _pool(job: Item) -> str:
     return str(job["spec"].get("poolName", limits.DEFAULT_POOL_NAME))
 
 
-def _slots(workers: Sequence[Item], pool: str | None = None) -> tuple[int, int]:
+def _slots(workers: Sequence[Item] | None, pool: str | None = None) -> tuple[int, int]:
     """Slots in use and slots in all, of the workers that are online."""
-    online = [worker["status"] for worker in workers if _phase(worker) == WorkerPhase.ONLINE]
+    online = [worker["status"] for worker in workers or () if _phase(worker) == WorkerPhase.ONLINE]
     mine = [status for status in online if pool is None or status.get("poolName") == pool]
     return sum(one.get("running", 0) for one in mine), sum(one.get("concurrency", 0) for one in mine)
 
@@ -84,6 +89,8 @@ def _phase(worker: Item) -> str:
 
 
 def _said(around: Surroundings, cluster: Cluster) -> None:
+    if around.workers is None:
+        tables.note(_UNSEEN)
     if not around.everyone:
         tables.note(f"only the namespace '{cluster.namespace}': you may not list jobs in all of them")
 
@@ -119,7 +126,10 @@ def _load(worker: Item) -> str:
 
 async def show_workers(cluster: Cluster, *, pool: str | None, output: Output) -> None:
     """Print the workers."""
-    found = [one for one in await cluster.workers() if pool in {None, one.get("status", {}).get("poolName")}]
+    known = await cluster.workers()
+    if known is None:
+        raise CliError(_UNSEEN, Exit.NO_ACCESS)
+    found = [one for one in known if pool in {None, one.get("status", {}).get("poolName")}]
     found.sort(key=lambda one: (one.get("status", {}).get("poolName", ""), one["metadata"]["name"]))
     if not found and output in {Output.TABLE, Output.WIDE}:
         tables.note(
@@ -136,7 +146,7 @@ async def show_queues(cluster: Cluster, output: Output) -> None:
     """Print what waits, by pool and priority."""
     around = await explanations.look(cluster, fields=_OVER)
     _said(around, cluster)
-    pools = {str(one["status"]["poolName"]) for one in around.workers if one.get("status", {}).get("poolName")}
+    pools = {str(one["status"]["poolName"]) for one in around.workers or () if one.get("status", {}).get("poolName")}
     rows = queues(around.jobs, pools)
     if output in {Output.JSON, Output.YAML}:
         tables.say(tables.dump([vars(row) for row in rows], output))
@@ -162,7 +172,7 @@ async def top(cluster: Cluster, output: Output) -> None:
     _said(around, cluster)
     pools = list(_pools(around))
     if output in {Output.JSON, Output.YAML}:
-        workers = [{"name": one["metadata"]["name"], **one.get("status", {})} for one in around.workers]
+        workers = [{"name": one["metadata"]["name"], **one.get("status", {})} for one in around.workers or ()]
         tables.say(tables.dump({"pools": pools, "workers": workers}, output))
         return
     for line in top_lines(around, pools):
@@ -171,7 +181,7 @@ async def top(cluster: Cluster, output: Output) -> None:
 
 def _pools(around: Surroundings) -> Iterator[dict[str, Any]]:
     wall = time.time()
-    named = {str(one["status"]["poolName"]) for one in around.workers if one.get("status", {}).get("poolName")}
+    named = {str(one["status"]["poolName"]) for one in around.workers or () if one.get("status", {}).get("poolName")}
     rows = queues(around.jobs, named)
     for pool in dict.fromkeys(row.pool for row in rows):
         mine = [row for row in rows if row.pool == pool]
@@ -210,7 +220,7 @@ def top_lines(around: Surroundings, pools: Sequence[dict[str, Any]]) -> Iterator
         Column("POOL", lambda one: one.get("status", {}).get("poolName", "")),
         Column("LOAD", lambda one: _bar(one["status"].get("running", 0), one["status"].get("concurrency", 0))),
     ]
-    known = [one for one in around.workers if _phase(one) != WorkerPhase.OFFLINE]
+    known = [one for one in around.workers or () if _phase(one) != WorkerPhase.OFFLINE]
     yield from tables.table(workers, sorted(known, key=lambda one: str(one["metadata"]["name"])))
 
 
@@ -251,11 +261,11 @@ def document(around: Surroundings) -> dict[str, Any]:
     wall = time.time()
     used, slots = _slots(around.workers)
     phases = Counter(map(jobs.phase, around.jobs))
-    epochs = [one.get("status", {}).get("epoch", 0) for one in (*around.workers, *around.jobs)]
+    epochs = [one.get("status", {}).get("epoch", 0) for one in (*(around.workers or ()), *around.jobs)]
     return {
         "leases": None if around.leases is None else [_lease(lease, wall) for lease in around.leases],
         "epoch": max(epochs, default=0),
-        "workers": dict(Counter(map(_phase, around.workers))),
+        "workers": dict(Counter(map(_phase, around.workers or ()))),
         "slots": slots,
         "running": used,
         "jobs": {phase.value: phases[phase] for phase in JobPhase if phases[phase]},

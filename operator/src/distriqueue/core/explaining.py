@@ -45,6 +45,7 @@ class Conditions:
         workers: All that are known, of whatever pool and phase.
         recent: How fast the job's pool was of late; None when nothing was measured.
         leader_known: False when the Lease could not be read: then `leader` says nothing.
+        workers_known: False when the workers could not be read: then `workers` says nothing.
         everyone: Whether the other jobs are all there are, or only those that the asker may see.
     """
 
@@ -53,6 +54,7 @@ class Conditions:
     workers: Sequence[WorkerFacts]
     recent: Drain | None = None
     leader_known: bool = True
+    workers_known: bool = True
     everyone: bool = True
 
 
@@ -172,6 +174,15 @@ def _blocker(view: _View) -> Blocker:
         found = Blocker.NO_LEADER
     elif here is not Blocker.NONE:
         found = here
+    else:
+        found = _blocker_of_pool(view)
+    return found
+
+
+def _blocker_of_pool(view: _View) -> Blocker:
+    """What a job waits for that only waits for its turn."""
+    if not view.conditions.workers_known:
+        found = Blocker.BEHIND_OTHERS if view.ahead else Blocker.NONE
     elif not view.online:
         found = Blocker.NO_WORKER
     elif not any(worker.knows(view.type) for worker in view.online):
@@ -197,24 +208,23 @@ def _seen(job: RawJob) -> bool:
 def _start(view: _View, running_timeouts: int) -> tuple[float | None, float | None]:
     """The least and the most seconds until a job starts whose turn will come."""
     ahead, recent = len(view.ahead), view.conditions.recent
-    if not view.slots:
-        return None, None
-    if ahead < view.free:
-        return 0.0, DISPATCH_SECONDS
-    if recent is not None and recent.starts:
+    found: tuple[float | None, float | None] = None, None
+    if view.online and ahead < view.free:
+        found = 0.0, DISPATCH_SECONDS
+    elif recent is not None and recent.starts and (view.online or not view.conditions.workers_known):
         # Starts come by chance: of n, twice the root of n more or less are no surprise.
         doubt = 1 + 2 / math.sqrt(recent.starts)
         rate = recent.starts / recent.seconds
-        return ahead / (rate * doubt), (ahead + 1) * doubt / rate
-    ends = ahead - view.free + 1  # attempts that have to end first
-    if recent is not None and recent.run_seconds is not None:
-        rounds = ends / view.slots
-        return max(0.0, rounds - 1) * recent.run_seconds / 2, math.ceil(rounds) * recent.run_seconds * 2 + 1.0
-    if view.running and not running_timeouts:
-        return None, None  # what runs is too short to be written, and nobody knows how short
-    # All slots are busy until it starts, so this much work is all that can come before it.
-    work = running_timeouts + sum(other.timeout for other in view.ahead)
-    return 0.0, max(work / view.slots, DISPATCH_SECONDS)
+        found = ahead / (rate * doubt), (ahead + 1) * doubt / rate
+    elif view.slots and recent is not None and recent.run_seconds is not None:
+        rounds = (ahead - view.free + 1) / view.slots  # of attempts that have to end first
+        found = max(0.0, rounds - 1) * recent.run_seconds / 2, math.ceil(rounds) * recent.run_seconds * 2 + 1.0
+    elif view.slots and (running_timeouts or not view.running):
+        # All slots are busy until it starts, so this much work is all that can come before it. (What runs too short to
+        # be written has a timeout that nobody knows: then nothing is said.)
+        work = running_timeouts + sum(other.timeout for other in view.ahead)
+        found = 0.0, max(work / view.slots, DISPATCH_SECONDS)
+    return found
 
 
 def length(seconds: float) -> str:
@@ -248,6 +258,8 @@ def _warning(view: _View) -> str:
             f" Of the {len(view.online)} workers of {view.pool}, {_several(strangers)} {_have(strangers)} no handler "
             f"for the type '{view.type}': an attempt that goes there fails with UnknownType."
         )
+    if not view.conditions.workers_known:
+        said += " You may not see the workers, so nothing is said of them."
     if not view.conditions.everyone:
         said += " Jobs that you may not see can come first, too."
     return said
@@ -270,6 +282,8 @@ def _count(number: int, thing: str) -> str:
 
 
 def _none(view: _View) -> str:
+    if not view.conditions.workers_known:
+        return f"It is next in {view.pool}, and starts as soon as a worker of it has a free slot."
     return f"It is next in {view.pool}, and {view.free} of {_count(view.slots, 'slot')} {_are(view.free)} free."
 
 
@@ -334,6 +348,8 @@ def _behind(view: _View) -> str:
 
 
 def _load(view: _View) -> str:
+    if not view.conditions.workers_known:
+        return f"{view.running} running"
     return f"{view.running} running, {_count(view.slots, 'slot')}"
 
 
