@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 import pydantic
 
-from distriqueue.client.clients import AsyncClient, Payload
+from distriqueue.client.clients import AsyncClient, Payload, environment
 from distriqueue.client.handles import JobHandle, as_completed, gather
 from distriqueue.client.models import Change, Explanation, Filter, Job, Options
 
@@ -145,6 +145,11 @@ class Client:
             patience_seconds=patience_seconds,
         )
         self._loop = _Loop()
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """See `AsyncClient.from_environment`."""
+        return cls(**environment())
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ Fails with `ClientError`, and with nothing else.
 """
 
 import asyncio
+import os
 import re
 import secrets
 import uuid
@@ -82,6 +83,15 @@ class AsyncClient:
             )
         )
         self._watches: dict[str, Watch] = {}
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Make a client as the environment says: DISTRIQUEUE_URL and so on; see docs/client.md.
+
+        Raises:
+            ClientError: DISTRIQUEUE_URL is not set, both tokens are, or a file cannot be read.
+        """
+        return cls(**environment())
 
     async def __aenter__(self) -> Self:
         return self
@@ -396,6 +406,19 @@ class AsyncClient:
     def _query(self, namespace: str | None, filter_: Mapping[str, Any]) -> dict[str, Any]:
         place = namespace or self.namespace
         return parameters(None if place == "*" else place, filter_)
+
+
+def environment() -> dict[str, Any]:
+    """Return the arguments of a client, as the environment says.
+
+    Raises:
+        ClientError: DISTRIQUEUE_URL is not set.
+    """
+    names = ("url", "token", "token_file", "ca_file", "namespace")
+    found = {name: value for name in names if (value := os.environ.get(f"DISTRIQUEUE_{name.upper()}"))}
+    if "url" not in found:
+        raise ClientError("set DISTRIQUEUE_URL to the address of the gateway, as in https://gateway.example:8000")
+    return found
 
 
 def _submission(type_: str, payload: Payload | None, options: Mapping[str, Any], *, namespace: str) -> JobSubmission:
