@@ -79,7 +79,7 @@ def job_document(job: RawJob) -> dict[str, Any]:
         "status": status_of(phase),
         "phase": phase,
         "createdTime": metadata["creationTimestamp"],
-        "resourceVersion": metadata["resourceVersion"],
+        "resourceVersion": metadata.get("resourceVersion", ""),  # of a dry run there is none
         **_DEFAULTS,
     }
     document.update((key, spec[key]) for key in _FROM_SPEC if spec.get(key) is not None)
