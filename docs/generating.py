@@ -50,7 +50,8 @@ lease_duration_seconds = 10
 
 _INTRODUCTIONS: Final = {
     "Operator": "`python -m distriqueue.operator`.",
-    "Gateway": "`python -m distriqueue.gateway`, the doors for people and programs: [security.md](security.md).",
+    "Gateway": "`python -m distriqueue.gateway`, the doors for people and programs: [api.md](api.md), "
+    "[security.md](security.md).",
     "Worker": "`python -m distriqueue_worker`. Either `DISTRIQUEUE_AMQP_URL` or `DISTRIQUEUE_AMQP_URL_FILE` has to be "
     "set, and not both.",
 }
