@@ -99,8 +99,20 @@ def unprocessable(error: ValidationError) -> Unprocessable:
     """Return the problem that names the fields which are wrong."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     errors = tuple(FieldError(pointer(item["loc"]), sentence(item["msg"])) for item in found[:ERRORS_SHOWN])
-    fields = "field is" if len(found) == 1 else "fields are"
-    return Unprocessable(f"{len(found)} {fields} not as they have to be: see errors", errors=errors)
+    return Unprocessable(wrong(errors, count=len(found), what="field"), errors=errors)
+
+
+def wrong(errors: tuple[FieldError, ...], *, count: int, what: str) -> str:
+    """Return the sentence about wrong fields.
+
+    Args:
+        errors: Those that are shown.
+        count: How many there are.
+        what: What they are: ``field`` or ``parameter``.
+    """
+    place = errors[0].field or "the body"
+    first = f"{place}: {errors[0].message}"
+    return first if count == 1 else f"{count} {what}s are wrong, the first: {first}"
 
 
 def pointer(location: tuple[int | str, ...]) -> str:

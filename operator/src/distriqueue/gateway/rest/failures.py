@@ -181,8 +181,7 @@ async def _validation(request: Request, error: Exception) -> Response:
         FieldError("/".join(map(str, item["loc"])), str(item["msg"]).removeprefix("Value error, "))
         for item in error.errors()
     )
-    parameters = "parameter is" if len(errors) == 1 else "parameters are"
-    problem = Unprocessable(f"{len(errors)} {parameters} not as they have to be: see errors", errors=errors)
+    problem = Unprocessable("; ".join(f"{error.field}: {error.message}" for error in errors), errors=errors)
     return problem_answer(problem, path=request.url.path)
 
 

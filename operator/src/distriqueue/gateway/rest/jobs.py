@@ -94,7 +94,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "name": "sum-1",
         "labels": {"app": "shop"},
         "type": "calculate",
-        "payload": {"operation": "add", "a": 1, "b": 2},
+        "payload": {"operation": "add", "operands": [2, 3]},
         "maxAttempts": 5,
         "timeoutSeconds": 60,
     },
