@@ -286,7 +286,7 @@ def test_a_reference_is_taken_and_cannot_change(kubectl: Kubectl) -> None:
     _done(_submit(kubectl, _job("plain")))
     assert "create a new job" in _refused(_patch(kubectl, "plain", {"payloadFrom": first}))
     explained = " ".join(_done(kubectl("explain", "djob.spec.payloadFrom")).split())
-    assert "exactly one of configMapKeyRef and secretKeyRef" in explained
+    assert "Exactly one of configMapKeyRef and secretKeyRef" in explained
     assert "It is read when an attempt is about to start" in explained
 
 

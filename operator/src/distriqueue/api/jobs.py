@@ -307,7 +307,7 @@ class JobSpec(Model):
 
     payload_from: PayloadSource | None = None
     """Instead of payload: where the handler's input stands, a key of a ConfigMap or of a Secret whose value is a JSON
-    object of at most 64 KiB."""
+    object of at most 64 KiB. Exactly one of configMapKeyRef and secretKeyRef."""
 
     priority: Priority = Priority.MEDIUM
     """High, Medium or Low. Of the jobs that wait for a pool, all High ones start before any Medium one, and those
