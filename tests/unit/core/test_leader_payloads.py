@@ -58,6 +58,19 @@ def test_a_claim_waits_for_the_payload_and_the_answer_brings_it() -> None:
     assert answer.grant is not None
 
 
+def test_a_slow_read_holds_up_nobody_else() -> None:
+    desk = Desk([raw_job("a", payloadFrom=CONFIG_MAP), raw_job("b")]).lead()
+    worker = introduced(desk)
+    waiting = worker.ask("a")
+    read = asked(desk)
+    worker.granted("b")
+    desk.idle(10)
+    worker.beat()
+    assert worker.answers() == []
+    found(desk, read)
+    assert only(worker).claim == waiting
+
+
 def test_the_ticket_carries_nothing_of_it() -> None:
     desk = Desk([raw_job("a", payloadFrom=CONFIG_MAP), raw_job("b", payloadFrom=SECRET), raw_job("c", payload=PAYLOAD)])
     desk.lead()
