@@ -96,7 +96,7 @@ def test_filters(parameters: dict[str, Any], found: list[Row]) -> None:
 
 
 def test_pending_is_what_waits_for_its_first_attempt() -> None:
-    assert JobQuery.parse(status=["pending"]).phases == {"Pending", "Queued"}
+    assert JobQuery.parse(status=["pending"]).phases == frozenset({"Pending", "Queued"})
 
 
 @pytest.mark.parametrize(
