@@ -20,6 +20,8 @@ from distriqueue.client.transport import Transport
 
 LOOK_SECONDS: Final = 60.0
 """How often each wait asks for its job itself."""
+ASK_SECONDS: Final = 2.0
+"""How often lists are asked where there is no stream at all."""
 LINGER_SECONDS: Final = 10.0
 """How long a stream is kept when nobody waits: the next job may come soon."""
 PAGE: Final = 500
@@ -147,13 +149,22 @@ class Watch:
             return
 
     async def _stream(self, query: dict[str, object]) -> None:
-        async for change in follow(self._transport, query):
+        with suppress(ClientError):  # whoever may not watch, or is behind a proxy without streams, may still list
+            async for change in follow(self._transport, query):
+                self._heard = True
+                if isinstance(change, Cut):
+                    with suppress(ClientError):  # the stream may be well again before the list is
+                        await self._ask(query)
+                elif change.job is not None:
+                    self._see(change.job)
+        while True:
             self._heard = True
-            if isinstance(change, Cut):
-                with suppress(ClientError):  # the stream may be well again before the list is
-                    await self._ask(query)
-            elif change.job is not None:
-                self._see(change.job)
+            try:
+                await self._ask(query)
+            except ClientError as error:
+                if not error.retryable:
+                    raise
+            await asyncio.sleep(ASK_SECONDS)
 
     async def _ask(self, query: dict[str, object]) -> None:
         """Ask for what is over, page by page."""
