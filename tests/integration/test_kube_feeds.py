@@ -108,6 +108,18 @@ async def test_it_delivers_what_exists_and_what_changes(client: KubeClient, name
     assert feed.last_event_age >= 0
 
 
+async def test_it_follows_one_object_and_no_other(client: KubeClient, namespace: str) -> None:
+    for name in ("followed", "other"):
+        await make_try(client, namespace, name)
+    book = Book()
+    async with running(Feed(client, TRIES, (namespace,), book, name="followed")):
+        await until(lambda: book.synced == 1)
+        for name in ("other", "followed"):
+            await touch(client, namespace, name, "x")
+        await until(lambda: len(book.events) == 3)
+    assert book.names == {"followed"}
+
+
 async def test_it_follows_several_namespaces_and_no_other(client: KubeClient, namespace: str) -> None:
     others = [await new_namespace(client), await new_namespace(client)]
     for name in (namespace, *others):

@@ -77,7 +77,7 @@ class ClusterCache:
     def __post_init__(self) -> None:
         only = (self.namespace,)
         self._feeds.append(Feed(self.client, WORKERS, only, self._worker, clock=self.clock))
-        self._feeds.append(Feed(self.client, LEASES, only, self._leases, clock=self.clock))
+        self._feeds.append(Feed(self.client, LEASES, only, self._leases, name=self.lease_name, clock=self.clock))
 
     @property
     def synced(self) -> bool:
@@ -128,7 +128,7 @@ class ClusterCache:
         self._workers[name] = cast("RawWorker", event.object)
 
     def _leases(self, event: FeedEvent) -> None:
-        if event.type is FeedType.SYNCED or event.object["metadata"]["name"] != self.lease_name:
+        if event.type is FeedType.SYNCED:
             return
         lease = self._lease
         if event.type is FeedType.DELETED:

@@ -122,6 +122,7 @@ class Feed:
         namespaces: tuple[str, ...] | None,
         deliver: Callable[[FeedEvent], None],
         *,
+        name: str | None = None,
         chunk: int = CHUNK,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -133,6 +134,7 @@ class Feed:
             resource: The kind to follow.
             namespaces: The namespaces to follow; None means all, by one watch.
             deliver: Called in the event loop for each event; must be quick and must not raise.
+            name: The one object to follow; to list and watch it needs no rights on others. None means all.
             chunk: Most objects of one page.
             clock: Seconds that only grow.
             rng: Draws the pauses.
@@ -145,6 +147,7 @@ class Feed:
         self._client = client
         self._resource = resource
         self._deliver = deliver
+        self._selector = f"metadata.name={name}" if name is not None else ""
         self._chunk = chunk
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311  # no secret: it spreads load
@@ -216,7 +219,7 @@ class Feed:
             changed: dict[str, tuple[str, str]] = {}
             token = ""
             while True:
-                params = {"limit": str(METADATA_CHUNK), "fieldSelector": selector}
+                params = {"limit": str(METADATA_CHUNK)} | self._selected(selector)
                 page = await self._client.request(
                     "GET",
                     scope.path,
@@ -299,7 +302,7 @@ class Feed:
         seen: set[str] = set()
         while True:
             # No resourceVersion: the answer is as new as etcd, not as old as some cache.
-            params = {"limit": str(limit)} | ({"continue": token} if token else {})
+            params = {"limit": str(limit)} | self._selected() | ({"continue": token} if token else {})
             answer = await self._client.request_raw("GET", scope.path, params=params, timeout=LIST_SECONDS)
             scope.heard_at = self._clock()
             page = orjson.loads(answer)
@@ -323,6 +326,11 @@ class Feed:
             scope.listed = serving
             self._progress.notify_all()
 
+    def _selected(self, more: str = "") -> dict[str, str]:
+        """The parameter by which the API server leaves out what is not followed."""
+        selector = ",".join(part for part in (self._selector, more) if part)
+        return {"fieldSelector": selector} if selector else {}
+
     async def _watch(self, scope: _Scope) -> None:
         """Deliver changes until the API server ends the watch or a resync is asked for."""
         watching = asyncio.ensure_future(self._consume(scope))
@@ -343,7 +351,7 @@ class Feed:
             "resourceVersion": scope.version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(self._rng.randint(WATCH_SECONDS, WATCH_SECONDS * 5 // 4)),
-        }
+        } | self._selected()
         known = scope.known
         async with aclosing(self._client.stream(scope.path, params, inactivity=INACTIVITY_SECONDS)) as events:
             async for event in events:
@@ -368,7 +376,8 @@ class Feed:
     async def _check_history(self, scope: _Scope) -> None:
         """After a break: see that etcd still has the past that we know. Restored from a backup it has not."""
         scope.unsure = False
-        page = await self._client.request("GET", scope.path, params={"limit": "1"}, timeout=LIST_SECONDS)
+        params = {"limit": "1"} | self._selected()
+        page = await self._client.request("GET", scope.path, params=params, timeout=LIST_SECONDS)
         now = page["metadata"]["resourceVersion"]
         if int(now) < int(scope.version):
             _LOG.warning("feed of %s: version %s came after %s: listing again", scope.path, now, scope.version)
