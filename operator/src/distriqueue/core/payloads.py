@@ -3,9 +3,10 @@
 A claim of a job with such a payload is judged twice: when it comes, and again when the ConfigMap has been read, because
 by then everything may have changed. In between it is open and unanswered.
 
-Guarantees: nothing is kept of what was read, and no job without a reference costs anything. Of one job at most one read
-is under way, and after one that gave no payload there is none for a while, longer each time: the job waits, its status
-says for what, and no attempt is used up. What can never be a payload ends the job.
+Guarantees: what was read goes into one answer, which is kept until the worker's next heartbeat has it, and nowhere
+else; no job without a reference costs anything. Of one job at most one read is under way, and after one that gave no
+payload there is none for a while, longer each time: the job waits, its status says for what, and no attempt is used up.
+What can never be a payload ends the job.
 """
 
 from collections.abc import Iterator

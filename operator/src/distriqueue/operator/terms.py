@@ -127,6 +127,7 @@ class Term:
         self._workers = writers.workers
         self._config_maps = writers.config_maps
         self._resolving = asyncio.Semaphore(PAYLOADS_AT_A_TIME)
+        self._reads: set[asyncio.Task[None]] = set()
         self._emit = emit
         self._metrics = metrics
         self._settings = settings
@@ -292,6 +293,8 @@ class Term:
 
     async def _come_to_rest(self) -> None:
         """Nothing new is begun; what is under way gets a moment to end, so that the next leader finds it done."""
+        for task in self._reads:
+            task.cancel()  # nobody waits for what is read
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LAST_WRITES_SECONDS)
         for task in self._tasks:
@@ -381,7 +384,9 @@ class Term:
                     self._writers += 1
                     self._spawn(self._write_all())
             case ResolvePayload():
-                self._spawn(self._resolve(command))
+                task = self._spawn(self._resolve(command))
+                self._reads.add(task)
+                task.add_done_callback(self._reads.discard)
             case WriteWorker():
                 self._spawn(self._write_worker(command))
             case DeleteJob():
