@@ -159,13 +159,14 @@ async def as_completed(
         ClientError: As of `JobHandle.wait`; the others are no longer waited for.
     """
     waiting = {asyncio.ensure_future(handle.wait(timeout)): handle for handle in handles}
+    done: asyncio.Queue[asyncio.Task[Job]] = asyncio.Queue()
+    for task in waiting:
+        task.add_done_callback(done.put_nowait)
     try:
-        while waiting:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                handle = waiting.pop(task)
-                task.result()
-                yield handle
+        for _ in range(len(waiting)):
+            task = await done.get()
+            task.result()
+            yield waiting.pop(task)
     finally:
         for task in waiting:
             task.cancel()
