@@ -30,6 +30,13 @@ class GatewayMetrics:
             registry=registry,
             buckets=_SECONDS,
         )
+        self._calls = Histogram(
+            "distriqueue_gateway_rpc_seconds",
+            "Calls of the gRPC interface, from their message to the end of the answer; streams are not among them.",
+            ["call", "code"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
         self.requests_under_way = Gauge(
             "distriqueue_gateway_requests_under_way", "Requests that have no answer yet.", registry=registry
         )
@@ -72,6 +79,16 @@ class GatewayMetrics:
             seconds: What it took.
         """
         self._requests.labels(route, method if method in METHODS else "OTHER", str(status)).observe(seconds)
+
+    def call_ended(self, *, call: str, code: str, seconds: float) -> None:
+        """Count a call of gRPC.
+
+        Args:
+            call: Its name in the proto.
+            code: The status code's name, such as `OK`.
+            seconds: What it took.
+        """
+        self._calls.labels(call, code).observe(seconds)
 
     def review(self, kind: str, outcome: str) -> None:
         """Count a question for who a token is, or for what its owner may do, and how it was answered."""

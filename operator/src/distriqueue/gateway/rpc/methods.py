@@ -28,22 +28,21 @@ def handlers(*, unary: Callable[[str], Unary], streaming: Callable[[str], Stream
     """Return what a server is given.
 
     Args:
-        unary: Returns the function that answers a call, by its name in snake_case.
+        unary: Returns the function that answers a call, by its name in the proto.
         streaming: The same for those that answer with a stream.
     """
     found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in _SERVICE.methods:
-        name = snake_case(method.name)
         request, response = _classes(method)
         if method.server_streaming:
             found[method.name] = grpc.unary_stream_rpc_method_handler(
-                cast("Any", streaming(name)),
+                cast("Any", streaming(method.name)),
                 request_deserializer=request.FromString,
                 response_serializer=response.SerializeToString,
             )
         else:
             found[method.name] = grpc.unary_unary_rpc_method_handler(
-                cast("Any", unary(name)),
+                cast("Any", unary(method.name)),
                 request_deserializer=request.FromString,
                 response_serializer=response.SerializeToString,
             )

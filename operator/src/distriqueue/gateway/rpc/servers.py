@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import grpc
@@ -23,7 +24,7 @@ from distriqueue.gateway.problems import Internal, Problem, TooManyRequests, Too
 from distriqueue.gateway.rest.callers import token_of
 from distriqueue.gateway.rest.limiting import RateLimiter
 from distriqueue.gateway.rpc.answers import JobAnswers
-from distriqueue.gateway.rpc.methods import SERVICE_NAME, Context, Streaming, Unary, handlers
+from distriqueue.gateway.rpc.methods import SERVICE_NAME, Context, Streaming, Unary, handlers, snake_case
 from distriqueue.gateway.rpc.refusals import code_of, sentence_of, trailers_of
 from distriqueue.gateway.services import JobService
 from distriqueue.telemetry.gateways import GatewayMetrics
@@ -53,6 +54,18 @@ class RpcSettings(Protocol):
     @property
     def streams(self) -> int:
         """Most streams of changes at a time."""
+
+    @property
+    def access_log(self) -> bool:
+        """Whether a line is logged for each call."""
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is told of a call."""
+
+    caller: str = ""
+    code: str = grpc.StatusCode.OK.name
 
 
 class RpcServer:
@@ -158,10 +171,11 @@ class RpcServer:
         for name in ("", SERVICE_NAME):
             await self._health.set(name, status)
 
-    async def _identify(self, context: Context) -> Identity:
+    async def _identify(self, context: Context, record: "_Record") -> Identity:
         metadata = dict(context.invocation_metadata() or ())
         shown = metadata.get("authorization")
         caller = await self._access.identify(token_of(None if shown is None else str(shown)))
+        record.caller = caller.name
         wait = self._limiter.take(caller.name, mono=time.monotonic())
         if wait:
             self._metrics.limited.inc()
@@ -172,43 +186,64 @@ class RpcServer:
         return caller
 
     def _unary(self, name: str) -> Unary:
-        answer: Callable[[Identity, Any], Awaitable[Message]] = getattr(self._answers, name)
+        answer: Callable[[Identity, Any], Awaitable[Message]] = getattr(self._answers, snake_case(name))
 
         async def handle(request: Any, context: Context) -> Message:
-            try:
-                return await answer(await self._identify(context), request)
-            except Problem as problem:
-                refusal = problem
-            except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the cause
-                refusal = _unexpected(name)
-            return await _refuse(context, refusal)
+            with self._recorded(name) as record:
+                try:
+                    return await answer(await self._identify(context, record), request)
+                except Problem as problem:
+                    refusal = problem
+                except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the cause
+                    refusal = _unexpected(name)
+                record.code = code_of(refusal).name
+                return await _refuse(context, refusal)
 
         return handle
 
     def _streaming(self, name: str) -> Streaming:
-        answer: Callable[[Identity, Any], AsyncGenerator[Message]] = getattr(self._answers, name)
+        answer: Callable[[Identity, Any], AsyncGenerator[Message]] = getattr(self._answers, snake_case(name))
 
         async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
             refusal: Problem | None = None
-            try:
-                caller = await self._identify(context)
-                with self._one_more_stream():
-                    async with contextlib.aclosing(answer(caller, request)) as messages:
-                        async for message in messages:
-                            yield message
-                            self._metrics.events_sent.inc()
-            except Problem as problem:
-                refusal = problem
-            except asyncio.CancelledError:
-                if not self._closing.is_set():
-                    raise  # the caller has gone
-                refusal = Unavailable("this replica of the gateway ends: go on from your position", retry_after=0.1)
-            except Exception:  # noqa: BLE001 - as above
-                refusal = _unexpected(name)
-            if refusal is not None:
-                await _refuse(context, refusal)
+            with self._recorded(name, stream=True) as record:
+                try:
+                    caller = await self._identify(context, record)
+                    with self._one_more_stream():
+                        async with contextlib.aclosing(answer(caller, request)) as messages:
+                            async for message in messages:
+                                yield message
+                                self._metrics.events_sent.inc()
+                except Problem as problem:
+                    refusal = problem
+                except asyncio.CancelledError:
+                    if not self._closing.is_set():
+                        raise  # the caller has gone
+                    refusal = Unavailable("this replica of the gateway ends: go on from your position", retry_after=0.1)
+                except Exception:  # noqa: BLE001 - as above
+                    refusal = _unexpected(name)
+                if refusal is not None:
+                    record.code = code_of(refusal).name
+                    await _refuse(context, refusal)
 
         return handle
+
+    @contextlib.contextmanager
+    def _recorded(self, name: str, *, stream: bool = False) -> Iterator["_Record"]:
+        """Count and log a call, however it ends."""
+        record = _Record()
+        begun = time.monotonic()
+        try:
+            yield record
+        except (asyncio.CancelledError, GeneratorExit):
+            record.code = grpc.StatusCode.CANCELLED.name
+            raise
+        finally:
+            seconds = time.monotonic() - begun
+            if not stream:
+                self._metrics.call_ended(call=name, code=record.code, seconds=seconds)
+            if self._settings.access_log:
+                _LOG.info("call", caller=record.caller, call=name, code=record.code, seconds=round(seconds, 4))
 
     @contextlib.contextmanager
     def _one_more_stream(self) -> Iterator[None]:
