@@ -168,6 +168,7 @@ def test_forms_of_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert orjson.loads("\n".join(rest))["metadata"]["name"] == "a"
     tables.show([job("a")], [], Output.YAML)
     assert "kind: List" in capsys.readouterr().out
+    assert tables.dump({"phase": JobPhase.DEAD}, Output.YAML) == "phase: Dead"
 
 
 def test_queues_are_counted_by_pool_and_priority() -> None:

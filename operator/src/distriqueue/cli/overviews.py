@@ -24,8 +24,8 @@ from distriqueue_protocol.names import Priority
 
 _BAR: Final = 20
 _UNSEEN: Final = (
-    f"the workers are not yours to see, or in another namespace: name the operator's with {OPERATOR_NAMESPACE}, and ask "
-    "for the role 'view' there"
+    "the workers are not yours to see, or in another namespace: name the operator's with "
+    f"{OPERATOR_NAMESPACE}, and ask for the role 'view' there"
 )
 _OVER: Final = ",".join(f"status.phase!={phase}" for phase in sorted(FINAL_JOB_PHASES))
 

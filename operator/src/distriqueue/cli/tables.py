@@ -98,7 +98,8 @@ def dump(value: Any, output: Output) -> str:
     if output is Output.YAML:
         import yaml  # noqa: PLC0415 - takes as long to load as all the rest
 
-        return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True)).rstrip()
+        bare = orjson.loads(orjson.dumps(value))  # YAML knows no enums
+        return str(yaml.safe_dump(bare, sort_keys=False, allow_unicode=True)).rstrip()
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
