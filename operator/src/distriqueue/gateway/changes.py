@@ -27,10 +27,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
-import orjson
-
 from distriqueue.gateway.problems import TooManyRequests, TooSlow
-from distriqueue.gateway.rows import Row
+from distriqueue.gateway.rows import Row, compact
 from distriqueue.gateway.showing import job_document
 from distriqueue.gateway.views import JobView
 
@@ -385,7 +383,7 @@ class Changes:
         found = self._documents.get(key)
         if found is not None:
             return found
-        made = orjson.dumps(job_document(row.raw()))
+        made = compact(job_document(row.raw()))
         self._documents[key] = made
         self._document_bytes += len(made)
         while len(self._documents) > _DOCUMENTS or self._document_bytes > _DOCUMENT_BYTES:

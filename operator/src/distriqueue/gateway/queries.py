@@ -2,9 +2,7 @@
 
 Guarantees: a question that is not understood is refused with the parameter's name and a sentence that says what to
 write. A cursor names a place in the order (creation time and uid), not a number of jobs: with jobs that come and go,
-the pages of a walk show every job that was there all along exactly once. Selectors are those of Kubernetes: ``a=b``,
-``a!=b``, ``a in (b, c)``, ``a notin (b, c)``, ``a``, ``!a``, joined by commas; ``!=`` and ``notin`` hold for a job that
-has no such label.
+the pages of a walk show every job that was there all along exactly once. Label selectors: see `selectors`.
 
 Fails with `Unprocessable`.
 """
@@ -14,8 +12,7 @@ import base64
 import contextlib
 import re
 from bisect import bisect_left, bisect_right
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,25 +21,32 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 from distriqueue.api.phases import JobPhase
 from distriqueue.gateway.problems import FieldError, Unprocessable
 from distriqueue.gateway.rows import Row
+from distriqueue.gateway.selectors import SELECTOR_LIMIT, Requirement, UnreadableError, selector
 from distriqueue.gateway.views import (
-    LABEL_KEY_LIMIT,
-    LABEL_KEY_PATTERN,
-    LABEL_VALUE_LIMIT,
-    LABEL_VALUE_PATTERN,
     NAMESPACE_LIMIT,
     NAMESPACE_PATTERN,
     STATUS_OF_PHASE,
     JobStatus,
 )
 
+__all__ = [
+    "BREATH",
+    "CURSOR_LIMIT",
+    "DEFAULT_LIMIT",
+    "MOST",
+    "OFFSET_LIMIT",
+    "SELECTOR_LIMIT",
+    "JobQuery",
+    "Order",
+    "Place",
+    "Selection",
+    "select",
+]
+
 DEFAULT_LIMIT: Final = 50
 MOST: Final = 500
 """Most jobs of one page."""
 OFFSET_LIMIT: Final = 10_000_000
-SELECTOR_LIMIT: Final = 2000
-"""Most characters of a label selector."""
-REQUIREMENTS_LIMIT: Final = 50
-"""Most parts of a label selector."""
 NAME_LIMIT: Final = 253
 """Most characters of a type or pool."""
 CURSOR_LIMIT: Final = 300
@@ -64,36 +68,6 @@ class Place(NamedTuple):
     """Seconds since 1970."""
     uid: str
     """Orders those of one second."""
-
-
-class Operator(StrEnum):
-    """What a requirement of a selector asks of a label."""
-
-    IN = "in"
-    NOT_IN = "notin"
-    EXISTS = "exists"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """One part of a label selector."""
-
-    key: str
-    operator: Operator
-    values: frozenset[str] = frozenset()
-
-    def holds(self, labels: dict[str, str]) -> bool:
-        """Say whether labels fulfil it."""
-        match self.operator:
-            case Operator.IN:
-                return labels.get(self.key) in self.values
-            case Operator.NOT_IN:
-                return labels.get(self.key) not in self.values
-            case Operator.EXISTS:
-                return self.key in labels
-            case Operator.MISSING:
-                return self.key not in labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,17 +195,23 @@ class JobQuery:
 
     def matcher(self) -> Callable[[Row], bool]:
         """Return whether a row of the namespace is asked for."""
-        filters = self.filters()
-        if not filters:
-            return lambda _: True
-        if len(filters) == 1:
-            return filters[0]
-        return lambda row: all(holds(row) for holds in filters)
+        matches: Callable[[Row], bool] = _any_row
+        for holds in self.filters():
+            matches = holds if matches is _any_row else _both(matches, holds)
+        return matches
 
     def cursor_after(self, row: Row) -> str:
         """Return the cursor of the page that begins after a row."""
         text = f"{self.order.value[0]}{row.created}.{row.uid}"
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _any_row(_: Row) -> bool:
+    return True
+
+
+def _both(one: Callable[[Row], bool], other: Callable[[Row], bool]) -> Callable[[Row], bool]:
+    return lambda row: one(row) and other(row)
 
 
 def _label_filter(requirement: Requirement) -> Callable[[Row], bool]:
@@ -252,7 +232,7 @@ class _Reader:
             return None
         try:
             return parse(value)
-        except _UnreadableError as error:
+        except UnreadableError as error:
             self.errors.append(FieldError(f"query/{name}", str(error)))
             return None
 
@@ -261,21 +241,14 @@ class _Reader:
             raise Unprocessable("; ".join(error.message for error in self.errors), errors=self.errors)
 
 
-class _UnreadableError(Exception):
-    """A parameter is not what it has to be; the text says what to write."""
-
-
 _NAMESPACE: Final = re.compile(NAMESPACE_PATTERN)
-_KEY: Final = re.compile(LABEL_KEY_PATTERN)
-_VALUE: Final = re.compile(LABEL_VALUE_PATTERN)
-_SELECTOR_TOKEN: Final = re.compile(r"\s*(!=|==|=|!|\(|\)|,|[^\s!=(),]+)\s*")
 _NUMBER: Final = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
 _CURSOR: Final = re.compile(r"([no])(0|[1-9][0-9]{0,11})\.([A-Za-z0-9-]{1,64})")
 
 
 def _namespace(text: str) -> str:
     if len(text) > NAMESPACE_LIMIT or not _NAMESPACE.fullmatch(text):
-        raise _UnreadableError(
+        raise UnreadableError(
             "a namespace is made of at most 63 lower-case letters, digits and '-', with a '-' neither first nor last"
         )
     return text
@@ -283,7 +256,7 @@ def _namespace(text: str) -> str:
 
 def _word(text: str) -> str:
     if len(text) > NAME_LIMIT:
-        raise _UnreadableError(f"this has more than {NAME_LIMIT} characters: no job has such a type or pool")
+        raise UnreadableError(f"this has more than {NAME_LIMIT} characters: no job has such a type or pool")
     return text
 
 
@@ -298,7 +271,7 @@ def _phases(text: str) -> frozenset[str] | None:
     for word in text.split(","):
         phases = _BY_WORD.get(word.strip().lower())
         if phases is None:
-            raise _UnreadableError(
+            raise UnreadableError(
                 f"'{word.strip()[:40]}' is no status: write some of {', '.join(JobStatus)}, or the phases Queued and "
                 "Succeeded, with commas between them"
             )
@@ -316,7 +289,7 @@ def _moment(value: str | datetime) -> float:
         # In a URL, a '+' that nobody escaped has become a blank.
         return _moment(datetime.fromisoformat(value.strip().replace(" ", "+") if "T" in value else value))
     except (ValueError, OverflowError):
-        raise _UnreadableError(
+        raise UnreadableError(
             f"'{value[:40]}' is no time: write RFC 3339 such as 2026-11-23T04:00:00Z, or seconds since 1970"
         ) from None
 
@@ -328,7 +301,7 @@ def _between(least: int, most: int) -> Callable[[str | int], int]:
         except ValueError:
             number = least - 1
         if not least <= number <= most:
-            raise _UnreadableError(f"write a whole number from {least} to {most}")
+            raise UnreadableError(f"write a whole number from {least} to {most}")
         return number
 
     return parse
@@ -338,7 +311,7 @@ def _order(text: str) -> Order:
     try:
         return Order(text.lower())
     except ValueError:
-        raise _UnreadableError(f"write one of {', '.join(Order)}") from None
+        raise UnreadableError(f"write one of {', '.join(Order)}") from None
 
 
 def _cursor(text: str) -> tuple[Order, Place]:
@@ -347,91 +320,11 @@ def _cursor(text: str) -> tuple[Order, Place]:
         if len(text) <= CURSOR_LIMIT:
             found = _CURSOR.fullmatch(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii"))
     if found is None:
-        raise _UnreadableError(
+        raise UnreadableError(
             "this is no cursor: take `next` of the page before as it is, or leave the cursor out to begin anew"
         )
     order = Order.NEWEST if found[1] == "n" else Order.OLDEST
     return order, Place(int(found[2]), found[3])
-
-
-_EXPLANATION: Final = (
-    "write requirements with commas between them, each one of a=b, a!=b, 'a in (b, c)', 'a notin (b, c)', a, !a"
-)
-
-
-def selector(text: str) -> tuple[Requirement, ...]:
-    """Read a label selector.
-
-    Raises:
-        _UnreadableError: It is none.
-    """
-    if len(text) > SELECTOR_LIMIT:
-        raise _UnreadableError(f"a label selector has at most {SELECTOR_LIMIT} characters")
-    tokens = _tokens(text)
-    found: list[Requirement] = []
-    while True:
-        found.append(_requirement(tokens))
-        if len(found) > REQUIREMENTS_LIMIT:
-            raise _UnreadableError(f"a label selector has at most {REQUIREMENTS_LIMIT} requirements")
-        if not tokens:
-            return tuple(found)
-        _expect(tokens, ",")
-
-
-def _tokens(text: str) -> deque[str]:
-    found: deque[str] = deque()
-    at = 0
-    while at < len(text):
-        token = _SELECTOR_TOKEN.match(text, at)
-        if token is None:
-            raise _UnreadableError(_EXPLANATION)
-        found.append(token[1])
-        at = token.end()
-    return found
-
-
-def _requirement(tokens: deque[str]) -> Requirement:
-    if tokens and tokens[0] == "!":
-        tokens.popleft()
-        return Requirement(_key(tokens), Operator.MISSING)
-    key = _key(tokens)
-    if not tokens or tokens[0] == ",":
-        return Requirement(key, Operator.EXISTS)
-    word = tokens.popleft()
-    if word in {"=", "==", "!="}:
-        value = "" if not tokens or tokens[0] == "," else tokens.popleft()
-        return Requirement(key, Operator.NOT_IN if word == "!=" else Operator.IN, frozenset({_value(value)}))
-    if word in {"in", "notin"}:
-        return Requirement(key, Operator(word), _values(tokens))
-    raise _UnreadableError(_EXPLANATION)
-
-
-def _values(tokens: deque[str]) -> frozenset[str]:
-    _expect(tokens, "(")
-    found = {_value(tokens.popleft()) if tokens else ""}
-    while tokens and tokens[0] == ",":
-        tokens.popleft()
-        found.add(_value(tokens.popleft()) if tokens else "")
-    _expect(tokens, ")")
-    return frozenset(found)
-
-
-def _expect(tokens: deque[str], wanted: str) -> None:
-    if not tokens or tokens.popleft() != wanted:
-        raise _UnreadableError(_EXPLANATION)
-
-
-def _key(tokens: deque[str]) -> str:
-    key = tokens.popleft() if tokens else ""
-    if len(key) > LABEL_KEY_LIMIT or not _KEY.fullmatch(key):
-        raise _UnreadableError(_EXPLANATION)
-    return key
-
-
-def _value(value: str) -> str:
-    if len(value) > LABEL_VALUE_LIMIT or not _VALUE.fullmatch(value):
-        raise _UnreadableError(f"{_EXPLANATION}; '{value[:80]}' is no label value")
-    return value
 
 
 BREATH: Final = 2000
@@ -475,10 +368,14 @@ def _place(row: Row) -> Place:
 
 
 async def _matching(rows: Sequence[Row], query: JobQuery) -> Sequence[Row]:
-    matches = query.matcher()
+    filters = query.filters()
     found: list[Row] = []
     for start in range(0, len(rows), BREATH):
         if start:
             await asyncio.sleep(0)
-        found.extend(filter(matches, rows[start : start + BREATH]))
+        # One filter after the other: what the first leaves out, the second never sees.
+        left: Iterable[Row] = rows[start : start + BREATH]
+        for holds in filters:
+            left = filter(holds, left)
+        found.extend(left)
     return found

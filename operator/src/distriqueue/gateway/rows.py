@@ -4,10 +4,12 @@ Guarantees: a row never changes; a later version of the job is another row. `Row
 that anybody reads: left out are managedFields, the last-applied annotation (a second copy of the payload) and the
 checkpoint, which only workers get, by their tickets. Parsed resources are not kept: a payload may have 64 KiB.
 
-Measured on 20,000 jobs with a small payload and a status (Python 3.11): see `BYTES_PER_JOB`.
+Measured with 20,000 finished jobs of a small payload (Python 3.11): 1.9 kB of memory for each, of which the JSON is
+1.3 kB, and the row with its place in all indexes 0.6 kB. A payload or result adds its own size.
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -19,12 +21,14 @@ from distriqueue.api.phases import JobPhase
 from distriqueue.api.raw import RawJob
 from distriqueue.core import times
 
-BYTES_PER_JOB: Final = 2000
-"""What a job takes in memory besides its payload, result and texts, with its place in all indexes."""
-
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 _NO_LABELS: Final[dict[str, str]] = {}
+
+
+def compact(document: Mapping[str, Any]) -> bytes:
+    """Return JSON that is to be kept: orjson's own result holds on to 8 KiB however little it says."""
+    return bytes(memoryview(orjson.dumps(document)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +92,7 @@ class Row:
             labels=metadata.get("labels") or _NO_LABELS,
             started=times.seconds(status.get("startTime")),
             completed=times.seconds(status.get("completionTime")),
-            data=orjson.dumps(resource),
+            data=compact(resource),
         )
 
     def raw(self) -> RawJob:
@@ -116,4 +120,4 @@ class Row:
         status = resource.get("status") or {}
         for key in ("result", "attempts", "error", "progress"):
             status.pop(key, None)
-        return replace(self, data=orjson.dumps(resource), slim=True)
+        return replace(self, data=compact(resource), slim=True)
