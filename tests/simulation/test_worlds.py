@@ -23,4 +23,4 @@ def test_in_peace_every_job_runs_once_for_each_attempt() -> None:
     for seed in range(20):
         world = World(seed, PEACE).run()
         for job in world.api.jobs.values():
-            assert world.history.starts[job["metadata"]["uid"]] == job["status"]["attempt"]
+            assert world.history.starts[job["metadata"]["uid"]] == job["status"].get("attempt", 0)
