@@ -82,6 +82,7 @@ async def make_caller(
     verbs: Iterable[str] = JOB_VERBS,
     namespaces: Iterable[str] | None = None,
     workers: bool = False,
+    everywhere: bool = False,
 ) -> str:
     """Make a service account with rights on jobs, and return a token of it.
 
@@ -92,24 +93,26 @@ async def make_caller(
         verbs: What it may do with jobs.
         namespaces: Where it may do so; by default in its own namespace.
         workers: Whether it may also read DistributedWorkers there.
+        everywhere: Whether it may do all that in every namespace.
     """
     accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     await _make(kube, accounts, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
     rules: list[Mapping[str, Any]] = [{"apiGroups": [GROUP], "resources": ["distributedjobs"], "verbs": [*verbs]}]
     if workers:
         rules.append({"apiGroups": [GROUP], "resources": ["distributedworkers"], "verbs": ["get", "list"]})
-    for place in [namespace] if namespaces is None else namespaces:
+    places: Iterable[str | None] = [namespace] if namespaces is None else namespaces
+    for place in [None] if everywhere else places:
         metadata = {"name": f"{namespace}-{name}"}
-        where = f"{_RBAC}/namespaces/{place}"
+        where, kind = (_RBAC, "ClusterRole") if place is None else (f"{_RBAC}/namespaces/{place}", "Role")
         api = {"apiVersion": "rbac.authorization.k8s.io/v1"}
-        await _make(kube, f"{where}/roles", {**api, "kind": "Role", "metadata": metadata, "rules": rules})
+        await _make(kube, f"{where}/{kind.lower()}s", {**api, "kind": kind, "metadata": metadata, "rules": rules})
         binding = {
-            "kind": "RoleBinding",
+            "kind": f"{kind}Binding",
             "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", **metadata},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, **metadata},
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
         }
-        await _make(kube, f"{where}/rolebindings", {**api, **binding})
+        await _make(kube, f"{where}/{kind.lower()}bindings", {**api, **binding})
     return await make_token(kube, namespace, name)
 
 
