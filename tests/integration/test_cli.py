@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -274,6 +275,25 @@ async def test_watch_ends_with_the_jobs(terminal: Terminal, jobs: Jobs) -> None:
     assert "\x1b[32m" in drawn
     assert "\x1b[32m" not in plain
     assert "no job nowhere" in await terminal.djobs("watch", "nowhere", code=1)
+
+
+async def test_list_watch_goes_on_until_it_is_interrupted(terminal: Terminal, jobs: Jobs) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "distriqueue.cli", "list", "--type", "record.slow", "--watch"),
+        env=terminal.environment(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert (await process.stdout.readline()).startswith(b"NAME")
+    await jobs.create("seen", type="record.slow", payload={"seconds": 2})
+    phases = []
+    while "Succeeded" not in phases:
+        line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE_SECONDS)).decode().split()
+        if line[0] == "seen":
+            phases.append(line[3])
+    assert phases[0] == "Pending"
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), PATIENCE_SECONDS) == 130
 
 
 # --- explaining ----------------------------------------------------------------------------------------------------

@@ -60,7 +60,10 @@ class Spoken:
 
 
 def _shown(record: dict[str, Any]) -> str:
-    more = "".join(f" {key}={value}" for key, value in record.items() if key not in _OWN)
+    event = record.get("event", "")
+    # (a worker's own logger repeats what was said as `message`)
+    said = {key: value for key, value in record.items() if key not in _OWN and (key, value) != ("message", event)}
+    more = "".join(f" {key}={value}" for key, value in said.items())
     head = (
         f"{str(record.get('timestamp', ''))[:23]} {str(record.get('level', '')).upper():<7} {record.get('event', '')}"
     )
