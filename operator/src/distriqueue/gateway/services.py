@@ -15,22 +15,20 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, Self, cast
+from typing import Final, Self, cast
 
 import orjson
 
 from distriqueue.api.limits import NAME_LIMIT
-from distriqueue.api.phases import FINAL_JOB_PHASES, JobPhase
 from distriqueue.api.raw import RawJob
-from distriqueue.core import explaining
-from distriqueue.core.explaining import Conditions, Waiting, WorkerFacts
-from distriqueue.core.turns import WINDOW_SECONDS
+from distriqueue.gateway import wishes
 from distriqueue.gateway.caches import ClusterCache, JobCache
 from distriqueue.gateway.changes import Audience, Change
 from distriqueue.gateway.clusters import ClusterService
+from distriqueue.gateway.explanations import explain_job
 from distriqueue.gateway.identities import Access, Identity
 from distriqueue.gateway.problems import (
     Conflict,
@@ -43,6 +41,7 @@ from distriqueue.gateway.problems import (
     from_kube,
 )
 from distriqueue.gateway.queries import BREATH, JobQuery, select
+from distriqueue.gateway.requests import WRITES, JobRequests
 from distriqueue.gateway.rows import Row
 from distriqueue.gateway.showing import explanation_view, job_view
 from distriqueue.gateway.statistics import Tally
@@ -66,28 +65,21 @@ from distriqueue.gateway.views import (
     Statistics,
 )
 from distriqueue.kube import errors as kube
-from distriqueue.kube.client import MERGE_PATCH, KubeClient
-from distriqueue.kube.resources import JOBS
+from distriqueue.kube.client import KubeClient
 
 __all__ = ["ClusterService", "JobRef", "JobService", "Submitted"]
 
 BATCH: Final = 1000
 """Most submissions of one call."""
 
-WRITES: Final = 32
-"""Writes under way at a time: what an API server takes before it only gets slower."""
-
 TRIES: Final = 8
-"""How often a change is decided anew when somebody else wrote first, and a write sent again that was throttled."""
+"""How often a change is decided anew when somebody else wrote first."""
 
-_PAUSE_SECONDS: Final = 0.1
 _VIEWS_IN_A_ROW: Final = 100
 _UID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _NAMESPACE: Final = re.compile(NAMESPACE_PATTERN)
 _NAME: Final = re.compile(NAME_PATTERN)
 
-list_ = list
-"""The type; the service has a method of that name."""
 Outcomes = list["Submitted | Problem"]
 """What became of each submission, in their order."""
 
@@ -145,10 +137,6 @@ class Submitted:
     explanation: ExplanationView | None = None
 
 
-Decide = Callable[[RawJob], dict[str, Any] | None]
-"""What to change in the spec of a job; None for nothing; raises `Conflict` where the job's state does not allow it."""
-
-
 class JobService:
     """See the module."""
 
@@ -176,14 +164,12 @@ class JobService:
             wall: Seconds since 1970.
             rng: Draws pauses.
         """
-        self._client = client
         self._jobs = jobs
         self._cluster = cluster
         self._access = access
         self._default_namespace = default_namespace
-        self._slots = asyncio.Semaphore(writes)
+        self._requests = JobRequests(client, writes=writes, rng=rng)
         self._wall = wall
-        self._rng = rng or random.Random()  # noqa: S311  # no secret: it spreads load
 
     # --- submitting ---
 
@@ -226,9 +212,8 @@ class JobService:
         else:
             name = submission.name or made_name(submission, random_part())
         body = job_json(submission, spec, name=name, caller=caller.name, asked=asked)
-        params = {"dryRun": "All"} if dry_run else None
         try:
-            made = await self._write("POST", JOBS.collection(where), body, params=params)
+            made = await self._requests.create(where, body, dry_run=dry_run)
         except kube.AlreadyExists as error:
             if asked is None:
                 raise from_kube(error) from error
@@ -286,7 +271,7 @@ class JobService:
     async def _repeated(self, caller: Identity, namespace: str, name: str, *, asked: str, given: bool) -> Submitted:
         """Return the job of an earlier request with the same key."""
         row = self._jobs.get((namespace, name))
-        found = row.raw() if row is not None else cast("RawJob", await self._read(namespace, name))
+        found = row.raw() if row is not None else await self._read(namespace, name)
         if is_repeated(found, caller=caller.name, asked=asked):
             return Submitted(job_view(found), created=False)
         if given:
@@ -433,7 +418,7 @@ class JobService:
             Conflict: It is over, and not by a cancel.
             Problem: As `get`.
         """
-        return await self._change(caller, ref, _cancel)
+        return await self._change(caller, ref, wishes.cancel)
 
     async def retry(self, caller: Identity, ref: JobRef) -> JobView:
         """Have a job run again; while one retry is asked for and not yet taken up, another is the same. Needs `patch`.
@@ -442,7 +427,7 @@ class JobService:
             Conflict: It was cancelled, or is being deleted.
             Problem: As `get`.
         """
-        return await self._change(caller, ref, _retry)
+        return await self._change(caller, ref, wishes.retry)
 
     async def suspend(self, caller: Identity, ref: JobRef) -> JobView:
         """Let no attempt start. Needs `patch`.
@@ -451,7 +436,7 @@ class JobService:
             Conflict: It is over.
             Problem: As `get`.
         """
-        return await self._change(caller, ref, _suspend)
+        return await self._change(caller, ref, wishes.suspend)
 
     async def resume(self, caller: Identity, ref: JobRef) -> JobView:
         """Let attempts start again. Needs `patch`.
@@ -459,7 +444,7 @@ class JobService:
         Raises:
             Problem: As `get`.
         """
-        return await self._change(caller, ref, _resume)
+        return await self._change(caller, ref, wishes.resume)
 
     async def delete(self, caller: Identity, ref: JobRef) -> None:
         """Delete a job, whatever it does. Needs `delete`.
@@ -470,14 +455,14 @@ class JobService:
         row = await self._find(caller, ref, "delete")
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": row.uid}}
         try:
-            await self._write("DELETE", JOBS.path(row.namespace, row.name), orjson.dumps(body))
+            await self._requests.delete(row.namespace, row.name, orjson.dumps(body))
         except (kube.NotFound, kube.Conflict):
             pass  # it is gone; perhaps another one has its name
         except kube.KubeError as error:
             raise from_kube(error) from error
         await self._jobs.gone(row.uid)
 
-    async def _change(self, caller: Identity, ref: JobRef, decide: Decide) -> JobView:
+    async def _change(self, caller: Identity, ref: JobRef, decide: Callable[[RawJob], wishes.Spec | None]) -> JobView:
         row = await self._find(caller, ref, "patch")
         job, fresh = row.raw(), False
         for _ in range(TRIES):
@@ -502,119 +487,25 @@ class JobService:
             found = await self._read(row.namespace, row.name)
             if found["metadata"]["uid"] != row.uid:
                 break
-            job, fresh = cast("RawJob", found), True
+            job, fresh = found, True
         else:
             raise Unavailable("others write to this job all the time: try again", retry_after=1.0)
         raise NotFound(f"the job '{ref}' has just been deleted")
 
-    async def _patch(self, row: Row, job: RawJob, change: Mapping[str, Any]) -> JobView:
+    async def _read(self, namespace: str, name: str) -> RawJob:
+        try:
+            return cast("RawJob", await self._requests.read(namespace, name))
+        except kube.KubeError as error:
+            raise from_kube(error) from error
+
+    async def _patch(self, row: Row, job: RawJob, change: wishes.Spec) -> JobView:
         version = {"uid": row.uid, "resourceVersion": job["metadata"]["resourceVersion"]}
         body = orjson.dumps({"metadata": version, "spec": change})
-        path = JOBS.path(row.namespace, row.name)
-        answer = await self._write("PATCH", path, body, content_type=MERGE_PATCH)
+        answer = await self._requests.patch(row.namespace, row.name, body)
         view = job_view(cast("RawJob", answer))
         self._jobs.put(answer)
         return view
 
-    # --- the API server ---
-
-    async def _read(self, namespace: str, name: str) -> dict[str, Any]:
-        try:
-            return await self._client.request("GET", JOBS.path(namespace, name))
-        except kube.KubeError as error:
-            raise from_kube(error) from error
-
-    async def _write(
-        self,
-        method: str,
-        path: str,
-        body: bytes,
-        *,
-        params: Mapping[str, str] | None = None,
-        content_type: str = "application/json",
-    ) -> dict[str, Any]:
-        """Send a write; one that the API server was too busy to look at is sent again."""
-        pause = _PAUSE_SECONDS
-        for tries_left in reversed(range(TRIES)):
-            async with self._slots:
-                try:
-                    return await self._client.request(method, path, body=body, params=params, content_type=content_type)
-                except kube.Throttled as error:
-                    if tries_left == 0:
-                        raise
-                    asked = error.retry_after
-            # Outside of the slot: others may be let through meanwhile.
-            await asyncio.sleep(max(asked, self._rng.uniform(pause / 2, pause)))
-            pause *= 2
-        raise AssertionError("the last try returns or raises")
-
-    # --- explaining ---
-
     async def _explain(self, job: RawJob) -> ExplanationView:
-        """Explain a job by the caches; of a backlog of thousands this takes some tenths of a second, in pieces."""
-        wall = self._wall()
-        pool = Row.pool_of(job)
-        others: list_[Waiting] = []
-        measured: list_[RawJob] = []
-        looked = 0
-        for row in self._jobs.ordered(None):
-            over = row.phase in FINAL_JOB_PHASES
-            if row.pool != pool or (over and (row.completed or 0.0) < wall - WINDOW_SECONDS):
-                continue  # it neither waits nor tells how fast the pool was of late
-            other = row.bare()
-            others.append(Waiting.of(other, wall=wall))
-            measured.append(other)
-            looked += 1
-            if looked % _VIEWS_IN_A_ROW == 0:
-                await asyncio.sleep(0)
-        lease = self._cluster.lease()
-        conditions = Conditions(
-            leader=lease.leader,
-            leader_known=lease.known,
-            broker=self._cluster.broker(),
-            workers=[WorkerFacts.of(worker) for worker in self._cluster.workers()],
-            recent=explaining.measure(measured, pool=pool, wall=wall),
-        )
-        return explanation_view(explaining.explain(job, others=others, conditions=conditions, wall=wall))
-
-
-def _name_of(job: RawJob) -> str:
-    return job["metadata"]["name"]
-
-
-def _phase_of(job: RawJob) -> str:
-    return (job.get("status") or {}).get("phase", JobPhase.PENDING)
-
-
-def _cancel(job: RawJob) -> dict[str, Any] | None:
-    phase = _phase_of(job)
-    if job["spec"].get("cancel") or phase == JobPhase.CANCELLED:
-        return None
-    if phase in FINAL_JOB_PHASES and not _retry_is_due(job):
-        raise Conflict(f"job {_name_of(job)!r} is over ({phase}): there is nothing to cancel")
-    return {"cancel": True}
-
-
-def _retry(job: RawJob) -> dict[str, Any] | None:
-    if job["spec"].get("cancel"):
-        raise Conflict(f"job {_name_of(job)!r} was cancelled, and that is for good: submit it as a new job")
-    if job["metadata"].get("deletionTimestamp"):
-        raise Conflict(f"job {_name_of(job)!r} is being deleted: submit it as a new job")
-    if _retry_is_due(job):
-        return None
-    return {"retryGeneration": job["spec"].get("retryGeneration", 0) + 1}
-
-
-def _retry_is_due(job: RawJob) -> bool:
-    return job["spec"].get("retryGeneration", 0) > (job.get("status") or {}).get("retryGeneration", 0)
-
-
-def _suspend(job: RawJob) -> dict[str, Any] | None:
-    phase = _phase_of(job)
-    if phase in FINAL_JOB_PHASES and not _retry_is_due(job):
-        raise Conflict(f"job {_name_of(job)!r} is over ({phase}): there is nothing to suspend")
-    return None if job["spec"].get("suspend") else {"suspend": True}
-
-
-def _resume(job: RawJob) -> dict[str, Any] | None:
-    return {"suspend": False} if job["spec"].get("suspend") else None
+        found = await explain_job(job, jobs=self._jobs, cluster=self._cluster, wall=self._wall())
+        return explanation_view(found)
