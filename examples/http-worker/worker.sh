@@ -19,6 +19,7 @@
 #   nothing else.
 # - When this process dies, its handlers do, too.
 set -uo pipefail
+shopt -s nullglob
 
 URLS=(${DISTRIQUEUE_URL:-http://127.0.0.1:8000}) # several, separated by spaces: tried in turn
 NAME=${DISTRIQUEUE_WORKER_NAME:-$(hostname | tr '[:upper:]_' '[:lower:]-')-$$}
@@ -67,7 +68,7 @@ post() {
   token=${DISTRIQUEUE_TOKEN:-}
   if [ -n "${DISTRIQUEUE_TOKEN_FILE:-}" ]; then token=$(<"$DISTRIQUEUE_TOKEN_FILE"); fi
   # The header comes from a file descriptor: what is on a command line, everybody on the machine can read.
-  status=$(curl --silent --output "$3" --write-out '%{http_code}' --max-time "$2" \
+  status=$(curl --silent --output "$3" --write-out '%{http_code}' --connect-timeout 1 --max-time "$2" \
     ${DISTRIQUEUE_CA_FILE:+--cacert "$DISTRIQUEUE_CA_FILE"} \
     --header 'Content-Type: application/json' --header @<(printf 'Authorization: Bearer %s' "${token:-none}") \
     --data-binary @- "${URLS[index % ${#URLS[@]}]}/api/workers/$1")
@@ -77,27 +78,39 @@ post() {
   echo "$status"
 }
 
-# The grants that are held: running, or not reported.
-held() { (cd "$STATE/jobs" && ls); }
+# The grants that are held, running or not reported, into HELD. Starts no process: it is called often.
+hold() {
+  HELD=("$STATE"/jobs/*)
+  HELD=("${HELD[@]##*/}")
+}
 
 # --- the session ---------------------------------------------------------------------------------------------------
 
 list_of() { jq -Rc 'split(",") | map(select(. != ""))' <<<"$1"; }
 
+# Whether all that was killed is gone with its directory; what has ended and is not reported goes along.
+all_dead() {
+  hold
+  for grant in "${HELD[@]}"; do
+    if [ ! -f "$STATE/jobs/$grant/ended" ]; then return 1; fi
+  done
+}
+
 # Registers, again if need be, with the jobs that are held. Holds the lock, so that nothing starts meanwhile.
 register() {
   (
     flock 9
-    local since status body answer=$STATE/register.answer
+    local since status body answer=$STATE/register.answer files
     if [ "$(lease_age)" -ge $LEASE ]; then
       kill_handlers
-      # What was killed is gone with its directory; what has ended and is not reported goes along.
-      sleep 0.5
-      for grant in $(held); do
-        if [ ! -f "$STATE/jobs/$grant/ended" ]; then exit 1; fi
+      for _ in 1 2 3 4 5 6 7 8 9 10; do
+        if all_dead; then break; fi
+        sleep 0.2
       done
+      if ! all_dead; then exit 1; fi
     fi
-    body=$(for grant in $(held); do jq -c '{receipt}' "$STATE/jobs/$grant/job.json"; done |
+    files=("$STATE"/jobs/*/job.json)
+    body=$(if [ ${#files[@]} -gt 0 ]; then jq -c '{receipt}' "${files[@]}"; fi |
       jq -sc --arg name "$NAME" --arg pool "$POOL" --argjson types "$(list_of "$TYPES")" \
         --argjson namespaces "$(list_of "$NAMESPACES")" --argjson capacity "$CAPACITY" \
         --arg before "$(<"$STATE/session")" --arg host "$(hostname)" \
@@ -117,23 +130,36 @@ register() {
     put received 0
     put lease "$since"
     put session "$(jq -r .session "$answer")"
-    say "registered as $(jq -r .incarnation "$answer"), holding $(held | wc -l) jobs"
+    say "registered as $(jq -r .incarnation "$answer"), holding ${#files[@]} jobs"
   ) 9>"$STATE/lock"
 }
 
 # `received` is read before the jobs: whatever it counts, the list has, or it is over.
 state() {
-  local received
+  local received dir jobs='' separator=''
   received=$(<"$STATE/received")
-  for grant in $(held); do
-    local dir=$STATE/jobs/$grant percent='' words='' checkpoint=null
-    if [ -f "$dir/progress" ]; then read -r percent words <"$dir/progress" || true; fi
-    case $percent in '' | *[!0-9]*) percent='' ;; esac
-    if [ -f "$dir/checkpoint" ]; then checkpoint=$(jq -c . "$dir/checkpoint" 2>/dev/null || echo null); fi
-    jq -nc --arg grant "$grant" --arg percent "$percent" --arg words "$words" --argjson checkpoint "${checkpoint:-null}" \
-      '{grant: $grant, checkpoint: $checkpoint}
-       + if $percent == "" then {} else {progress: {percent: ($percent | tonumber), message: $words[:256]}} end'
-  done | jq -sc --argjson received "$received" '{received: $received, jobs: .}'
+  hold
+  for grant in "${HELD[@]}"; do
+    dir=$STATE/jobs/$grant
+    if [ -f "$dir/progress" ] || [ -f "$dir/checkpoint" ]; then
+      jobs+=$separator$(words_of "$grant")
+    else
+      jobs+="$separator{\"grant\":\"$grant\"}"
+    fi
+    separator=,
+  done
+  printf '{"received":%s,"jobs":[%s]}' "$received" "$jobs"
+}
+
+# What a handler says of itself.
+words_of() {
+  local dir=$STATE/jobs/$1 percent='' words='' checkpoint=null
+  if [ -f "$dir/progress" ]; then read -r percent words <"$dir/progress" || true; fi
+  case $percent in '' | *[!0-9]*) percent=null ;; esac
+  if [ -f "$dir/checkpoint" ]; then checkpoint=$(jq -c . "$dir/checkpoint" 2>/dev/null) || checkpoint=null; fi
+  jq -nc --arg grant "$1" --argjson percent "$percent" --arg words "$words" --argjson checkpoint "${checkpoint:-null}" \
+    '{grant: $grant, checkpoint: $checkpoint}
+     + if $percent == null then {} else {progress: {percent: ([$percent, 100] | min), message: $words[:256]}} end'
 }
 
 beat() {
@@ -144,13 +170,15 @@ beat() {
     return
   fi
   since=$(now)
-  status=$(state | post "$session/heartbeat" 4 "$answer")
+  status=$(state | post "$session/heartbeat" 3 "$answer")
   case $status in
     200)
       put lease "$since"
-      jq -r '.stop[] | "\(.grant) \(.reason)"' "$answer" | while read -r grant reason; do
-        stop_handler "$grant" "$reason"
-      done
+      if [[ $(<"$answer") != *'"stop":[]'* ]]; then
+        jq -r '.stop[] | "\(.grant) \(.reason)"' "$answer" | while read -r grant reason; do
+          stop_handler "$grant" "$reason"
+        done
+      fi
       ;;
     404 | 410)
       say "the session is over ($status)"
@@ -165,7 +193,7 @@ beat() {
 
 keep_beating() {
   while kill -0 $MAIN 2>/dev/null && [ ! -f "$STATE/ended" ]; do
-    if beat; then sleep 4; else sleep 1; fi
+    if beat; then sleep 3; else sleep 0.5; fi
   done
 }
 
@@ -185,7 +213,8 @@ stop_handler() {
 
 # What runs is killed and forgotten: somebody else gets it, or has it already.
 kill_handlers() {
-  for grant in $(held); do
+  hold
+  for grant in "${HELD[@]}"; do
     local dir=$STATE/jobs/$grant
     if [ -f "$dir/ended" ]; then continue; fi
     echo LeaseLost >"$dir/stop"
@@ -200,7 +229,7 @@ guard() {
       rm -rf "$STATE"
       exit
     fi
-    if [ "$(lease_age)" -ge $LEASE ] && [ -n "$(held)" ]; then kill_handlers; fi
+    if [ "$(lease_age)" -ge $LEASE ]; then kill_handlers; fi
     sleep 0.5
   done
 }
@@ -208,12 +237,14 @@ guard() {
 # Runs one attempt and reports it; in the background.
 run_job() {
   local grant=$1 dir=$STATE/jobs/$1 seconds code body reason=''
-  seconds=$(jq -r '.timeoutSeconds // 0' "$dir/job.json")
-  eval "$(jq -r '@sh "export JOB_ID=\(.id) JOB_NAMESPACE=\(.namespace) JOB_NAME=\(.name) JOB_TYPE=\(.type)
-    JOB_ATTEMPT=\(.attempt) JOB_GRANT=\(.grant)"' "$dir/job.json" | tr '\n' ' ')"
+  eval "$(jq -r '@sh "seconds=\(.timeoutSeconds // 0); export JOB_ID=\(.id) JOB_NAMESPACE=\(.namespace)" +
+    @sh " JOB_NAME=\(.name) JOB_TYPE=\(.type) JOB_ATTEMPT=\(.attempt) JOB_GRANT=\(.grant)"' "$dir/job.json")"
   export JOB_DIR=$dir
-  jq -c 'select(.checkpoint != null) | .checkpoint' "$dir/job.json" >"$dir/last-checkpoint"
-  jq -c .payload "$dir/job.json" >"$dir/payload"
+  jq -c '.payload, (.checkpoint | select(. != null))' "$dir/job.json" | {
+    IFS= read -r line
+    printf '%s\n' "$line" >"$dir/payload"
+    IFS= read -r line && printf '%s\n' "$line" >"$dir/last-checkpoint"
+  }
   # Closed: the lock, which a handler must not inherit.
   setsid "${DIE_WITH_PARENT[@]}" timeout --kill-after=2 "$seconds" "${DIE_WITH_PARENT[@]}" "${HANDLER[@]}" \
     <"$dir/payload" >"$dir/out" 2>"$dir/err" 9>&- &
@@ -231,10 +262,9 @@ run_job() {
       ;;
   esac
   if [ "$code" = 0 ]; then
-    body=$(jq -c . "$dir/out" 2>/dev/null | jq -sc 'if length == 1 then .[0] else error end' 2>/dev/null) ||
-      body=$(jq -Rsc . "$dir/out")
-    body=$(jq -nc --arg grant "$grant" --argjson result "${body:-null}" \
-      '{grant: $grant, outcome: "succeeded", result: $result}')
+    body=$(jq -sc --arg grant "$grant" 'if length <= 1 then {grant: $grant, outcome: "succeeded", result: .[0]}
+      else error end' "$dir/out" 2>/dev/null) ||
+      body=$(jq -Rsc --arg grant "$grant" '{grant: $grant, outcome: "succeeded", result: .}' "$dir/out")
   elif [ -n "$reason" ]; then
     body=$(jq -nc --arg grant "$grant" --arg reason "$reason" \
       '{grant: $grant, outcome: "interrupted", reason: $reason, error: "it was stopped"}')
@@ -311,9 +341,7 @@ start_jobs() {
     flock 9
     # What a session brought that is over, or without a lease, must not start: others have it.
     if [ "$(<"$STATE/session")" != "$session" ] || [ "$(lease_age)" -ge $LEASE ]; then exit; fi
-    jq -c '.jobs[]' "$2" | while read -r job; do
-      grant=$(jq -r .grant <<<"$job")
-      number=$(jq -r .number <<<"$job")
+    jq -r '.jobs[] | "\(.grant) \(.number) \(tojson)"' "$2" | while IFS=' ' read -r grant number job; do
       received=$(<"$STATE/received")
       if [ "$number" -le "$received" ]; then continue; fi
       mkdir "$STATE/jobs/.$grant"
@@ -338,7 +366,8 @@ until [ -n "$STOPPING" ] || register; do sleep 1; done
 guard &
 keep_beating &
 while [ -z "$STOPPING" ]; do
-  FREE=$((CAPACITY - $(held | wc -l)))
+  hold
+  FREE=$((CAPACITY - ${#HELD[@]}))
   if [ "$FREE" -gt 0 ]; then ask "$FREE" "$WAIT"; else sleep 0.2; fi
 done
 
@@ -346,10 +375,10 @@ say "leaves"
 if [ -n "$ASKING" ]; then kill "$ASKING" 2>/dev/null; fi
 ask 0 1 # what was not received goes to others
 END=$(($(now) + GRACE * 100))
-while [ -n "$(held)" ] && [ "$(now)" -lt $END ]; do sleep 0.1; done
-for grant in $(held); do stop_handler "$grant" WorkerStopped; done
+while hold && [ ${#HELD[@]} -gt 0 ] && [ "$(now)" -lt $END ]; do sleep 0.1; done
+for grant in "${HELD[@]}"; do stop_handler "$grant" WorkerStopped; done
 END=$(($(now) + 500))
-while [ -n "$(held)" ] && [ "$(now)" -lt $END ]; do sleep 0.1; done
+while hold && [ ${#HELD[@]} -gt 0 ] && [ "$(now)" -lt $END ]; do sleep 0.1; done
 : >"$STATE/ended"
 kill_handlers
 post "$(<"$STATE/session")/leave" 16 "$STATE/leave.answer" <<<'{}' >/dev/null

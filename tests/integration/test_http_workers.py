@@ -168,7 +168,7 @@ async def test_a_cancelled_job_is_told_by_the_next_heartbeat(hand: Make, jobs: J
 
     async def told() -> bool:
         stops = (await worker.beat()).json()["stop"]
-        return stops == [{"grant": job["grant"], "reason": "Cancelled"}]
+        return bool(stops == [{"grant": job["grant"], "reason": "Cancelled"}])
 
     await until(told, pause=0.5)
     assert (await worker.report(job["grant"], outcome="interrupted")).status_code == 200
@@ -229,12 +229,13 @@ async def test_who_may_not_run_jobs_of_a_namespace_gets_none(
 ) -> None:
     reader = await make_caller(kube, stage.namespace, "reader", verbs=["get", "list"])
     runner = await make_caller(kube, stage.namespace, "runner")
-    for token, fields, status in [
+    cases: list[tuple[str, dict[str, Any], int]] = [
         (reader, {}, 403),
         (runner, {"namespaces": []}, 403),
         (runner, {"namespaces": [stage.namespace, "elsewhere"]}, 403),
         ("nobody", {}, 401),
-    ]:
+    ]
+    for token, fields, status in cases:
         async with HandWorker(gateways[0], token, stage, "refused", **fields) as worker:
             assert (await worker.register()).status_code == status
 
@@ -262,7 +263,7 @@ async def test_a_worker_that_falls_silent_loses_its_jobs_and_its_session(hand: M
 
         async def told() -> bool:
             stops = (await silent.beat()).json()["stop"]
-            return stops == [{"grant": job["grant"], "reason": "Over"}]
+            return bool(stops == [{"grant": job["grant"], "reason": "Over"}])
 
         await until(told, pause=0.5)
         assert (await silent.report(job["grant"])).status_code == 409
@@ -306,7 +307,7 @@ async def test_a_worker_may_register_twice(hand: Make, jobs: Jobs) -> None:
     async def over() -> bool:
         """A session that nobody beats for has ended; a report it refuses is no sign of life."""
         body = {"grant": "7-7", "outcome": "interrupted"}
-        return (await worker.post(f"{unknown}/jobs/report", body)).status_code == 410
+        return bool((await worker.post(f"{unknown}/jobs/report", body)).status_code == 410)
 
     async with beating(worker):
         await until(over, pause=0.5)
