@@ -212,7 +212,7 @@ async def test_changes_are_watched(client: AsyncClient) -> None:
                 await client.resume(job.id)
             elif change.job is not None and change.job.finished:
                 break
-    assert kinds[:2] == [ChangeKind.JOB, ChangeKind.SYNCED]
+    assert kinds.count(ChangeKind.SYNCED) == 1
     assert change.job is not None
     assert change.job.id == job.id
 
