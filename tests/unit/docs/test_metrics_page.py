@@ -1,4 +1,4 @@
-"""docs/metrics.md names every metric of operator and worker with its type and labels, and no other."""
+"""docs/metrics.md names every metric of operator, gateway and worker with its type and labels, and no other."""
 
 import re
 
@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
+from distriqueue.telemetry.gateways import GatewayMetrics
 from distriqueue.telemetry.metrics import OperatorMetrics
 from distriqueue_worker.registries import Registry
 from distriqueue_worker.settings import Settings
@@ -39,6 +40,12 @@ def test_the_operators_metrics_are_on_the_page() -> None:
     registry = CollectorRegistry()
     OperatorMetrics(registry)
     assert of_page("Operator") == of_code(registry)
+
+
+def test_the_gateways_metrics_are_on_the_page() -> None:
+    registry = CollectorRegistry()
+    GatewayMetrics(registry)
+    assert of_page("Gateway") == of_code(registry)
 
 
 async def test_the_workers_metrics_are_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
