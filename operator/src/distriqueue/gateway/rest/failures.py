@@ -128,6 +128,7 @@ _DESCRIPTIONS: Final = {
     401: "There is no token, or the cluster does not know it.",
     403: "The caller has no right to do this.",
     404: "There is no such thing.",
+    405: "The path is one of something else, which does not take this method.",
     409: "It contradicts what is there.",
     410: "It was there, and is gone.",
     413: "The body is too large.",
@@ -153,6 +154,7 @@ _HEADERS: Final[dict[int, dict[str, Any]]] = {
             "schema": {"type": "string"},
         }
     },
+    405: {"Allow": {"description": "The methods that it takes.", "required": True, "schema": {"type": "string"}}},
     429: _SECONDS,
     503: _SECONDS,
 }

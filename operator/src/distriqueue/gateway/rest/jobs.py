@@ -368,7 +368,7 @@ async def explain_job(request: Request, caller: Identity, ref: JobRef) -> Respon
 
 _CHANGED: Final[dict[int | str, dict[str, Any]]] = {
     200: answer(JobView, "The job as it is after the request; what it asks for follows."),
-    **responses(403, 404, 409, 422),
+    **responses(403, 404, 405, 409, 422),
 }
 
 

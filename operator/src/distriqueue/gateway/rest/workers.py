@@ -196,7 +196,7 @@ async def leave(request: Request, caller: Caller, session: SessionPart) -> Respo
 _PUT: Final[dict[str, Any]] = {
     "methods": ["PUT"],
     "summary": "Report an attempt to its job",
-    "responses": {200: answer(ReportAnswer, "The broker has the report."), **_REPORT},
+    "responses": {200: answer(ReportAnswer, "The broker has the report."), **_REPORT, **responses(405)},
     "openapi_extra": takes(
         JobReportRequest, success={"session": "SESSION", "grant": _GRANT, "outcome": "succeeded", "result": 3}
     ),
