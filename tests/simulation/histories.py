@@ -197,7 +197,8 @@ class History:
             return
         if job["status"].get("phase") in {JobPhase.CANCELLED, JobPhase.FAILED}:
             return  # closed, and the report refused
-        over = statuses.last_grant(job)
+        # One that comes after its attempt was judged lost is refused, whether that is written yet or not.
+        over = max(statuses.last_grant(job), self._over.get(report.uid, NO_GRANT))
         if over < report.grant and self.granted.get(report.uid, NO_GRANT) <= report.grant:
             raise ViolationError("ack after write", f"{report.name}: {report.grant} acked, not written; over: {over}")
 
