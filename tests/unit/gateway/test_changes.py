@@ -124,6 +124,16 @@ async def test_what_happens_while_the_first_jobs_are_read_is_said_after_them_and
         assert heard[1].id == "*-6"  # whoever is cut here has not heard of 7
 
 
+async def test_what_happens_before_the_first_jobs_are_read_is_said_once() -> None:
+    shelves = filled(5)
+    async with aclosing(stream(shelves, "nonsense")) as told:
+        assert words(await hear(told, 1)) == ["reset"]
+        shelves.show(job(0, 6))
+        assert words(await hear(told, 2)) == ["job job-0@6", "synced"]
+        shelves.show(job(0, 7))
+        assert words(await hear(told, 1)) == ["job job-0@7"]
+
+
 async def test_a_stream_that_is_cut_anywhere_hears_every_last_state_exactly_once() -> None:
     """The reader is cut after every single change, and goes on with the id of it."""
     shelves = filled()
@@ -166,6 +176,10 @@ async def test_while_a_list_is_under_way_positions_stay_where_they_were() -> Non
         heard = await hear(told, 2)
         assert words(heard) == ["job job-0@30", "job job-1@20"]
         assert [one.id for one in heard] == ["*-6", "*-6"]
+        async with aclosing(stream(shelves, "*-6")) as late:  # what the list has yet to bring may be of a lower version
+            heard = await hear(late, 3)
+        assert words(heard) == ["job job-1@20", "job job-0@30", "synced"]
+        assert [one.id for one in heard] == ["*-6", "*-6", "*-6"]
         shelves.show_synced(31)
         shelves.show(job(1, 32))
         assert (await hear(told, 1))[0].id == "*-32"
