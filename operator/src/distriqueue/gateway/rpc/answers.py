@@ -6,6 +6,7 @@ is a `Problem`.
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Final
 
 from distriqueue.gateway.changes import ChangeKind
@@ -16,10 +17,13 @@ from distriqueue.gateway.rpc import conversions
 from distriqueue.gateway.rpc.refusals import message_of
 from distriqueue.gateway.rpc.stubs import jobs_pb2
 from distriqueue.gateway.services import JobRef, JobService, Submitted
-from distriqueue.gateway.views import JobSubmission
+from distriqueue.gateway.views import JobSubmission, JobView
 
 BATCH_LIMIT: Final = 1000
 """Most submissions of one call."""
+
+SHARED: Final = 64
+"""Jobs that were just told, and are kept as messages for the other streams; each may have some 100 KiB."""
 
 _KINDS: Final = {
     ChangeKind.JOB: jobs_pb2.CHANGE_KIND_JOB,
@@ -82,11 +86,10 @@ class JobAnswers:
         query = conversions.query(request.filter)
         async with aclosing(self._jobs.watch(caller, query, since=request.position or None)) as changes:
             async for change in changes:
-                view = change.job
                 yield jobs_pb2.WatchResponse(
                     kind=_KINDS[change.kind],
                     position=change.id,
-                    job=None if view is None else conversions.job(view),
+                    job=_shown(change.data) if change.data else None,
                 )
 
     async def cancel(self, caller: Identity, request: jobs_pb2.CancelRequest) -> jobs_pb2.CancelResponse:
@@ -109,6 +112,12 @@ class JobAnswers:
         """Say what a job waits for."""
         found = await self._jobs.explain(caller, JobRef.parse(request.id))
         return jobs_pb2.ExplainResponse(explanation=conversions.explanation(found))
+
+
+@lru_cache(maxsize=SHARED)
+def _shown(data: bytes) -> jobs_pb2.Job:
+    """Return the job of a change; all streams get the same bytes, at about the same time."""
+    return conversions.job(JobView.model_validate_json(data))
 
 
 def _read(message: jobs_pb2.JobSubmission) -> JobSubmission | Problem:
