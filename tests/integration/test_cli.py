@@ -23,7 +23,7 @@ from localcluster.control_plane import ControlPlane
 from localcluster.programs import ROOT, SOURCES
 from tests.integration.kube_plane import new_namespace
 from tests.support.gateways import make_caller
-from tests.support.jobs import Jobs, manifest, phase
+from tests.support.jobs import Jobs, condition, manifest, phase
 from tests.support.stages import CALM, Stage, Stages
 from tests.support.waiting import until
 
@@ -257,7 +257,8 @@ async def test_logs_of_a_worker_without_a_pod_say_where_they_are(terminal: Termi
     assert "the worker 'worker-0' runs in no pod" in said
     stage.records.release("podless")
     await terminal.djobs("logs", "runs-podless", "--follow")
-    assert "has not started" in await terminal.djobs("logs", "flags", code=1)
+    await jobs.create("silent", suspend=True)
+    assert "has not started" in await terminal.djobs("logs", "silent", code=1)
 
 
 async def test_watch_ends_with_the_jobs(terminal: Terminal, jobs: Jobs) -> None:
@@ -333,7 +334,7 @@ async def test_each_reason_to_wait_has_a_sentence(terminal: Terminal, jobs: Jobs
         jobs.create("is-over"),
     )
     await jobs.ended("is-over")
-    await until(lambda: blocker(terminal, "waits-for-payload", "NoPayload"))
+    await jobs.until("waits-for-payload", lambda job: condition(job, "PayloadReady").get("status") == "False")
     expected = {
         "waits-for-worker": ("NoWorker", "DISTRIQUEUE_WORKER_POOL=deserted"),
         "waits-for-person": ("Suspended", "kubectl djobs resume waits-for-person"),
@@ -341,15 +342,11 @@ async def test_each_reason_to_wait_has_a_sentence(terminal: Terminal, jobs: Jobs
         "waits-for-payload": ("NoPayload", "absent"),
         "is-over": ("Finished", "kubectl djobs retry is-over"),
     }
-    for name, (word, todo) in expected.items():
-        said = await terminal.json("explain", name)
+    answers = await asyncio.gather(*(terminal.json("explain", name) for name in expected))
+    for (word, todo), said in zip(expected.values(), answers, strict=True):
         assert said["blocker"] == word
         assert todo in said["sentence"]
     assert "Waits for: Suspended" in await terminal.djobs("explain", "waits-for-person")
-
-
-async def blocker(terminal: Terminal, name: str, wanted: str) -> bool:
-    return bool((await terminal.json("explain", name))["blocker"] == wanted)
 
 
 async def test_a_type_that_no_worker_knows_fails_as_explained(terminal: Terminal, jobs: Jobs, stage: Stage) -> None:
