@@ -90,7 +90,7 @@ def test_a_job_is_submitted_by_the_service_and_its_result_read(system: System, t
         status, job = ask(port, "POST", "/api/jobs", token=token, body=submission)
         assert status == HTTPStatus.CREATED, job
         done = system.until(
-            lambda: ask(port, "GET", f"/api/jobs/{job['id']}", token=token)[1], lambda seen: seen["completionTime"]
+            lambda: ask(port, "GET", f"/api/jobs/{job['id']}", token=token)[1], lambda seen: seen.get("completionTime")
         )
     assert done["status"] == "completed", done
     resource = system.job(job["name"], namespace=namespace)
