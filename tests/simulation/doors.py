@@ -37,7 +37,7 @@ class Doors:
             return
         for _ in range(GATEWAYS):
             self._start_gateway()
-        for _ in range(rng.randint(1, 3)):
+        for _ in range(rng.randint(1, 4)):
             self._start_worker()
         self._strikes = {
             "kill gateway": self._kill_gateway,
@@ -46,6 +46,7 @@ class Doors:
             "kill HTTP worker": self._kill_worker,
             "freeze HTTP worker": self._freeze_worker,
             "drain HTTP worker": self._drain_worker,
+            "cut off HTTP worker": self._cut_off_worker,
         }
         if world.climate.between:
             self._wait()
@@ -150,3 +151,10 @@ class Doors:
     def _drain_worker(self) -> None:
         if self.workers:
             self._rng.choice(self.workers).drain()
+
+    def _cut_off_worker(self) -> None:
+        """It reaches no gateway for a while; its handlers run on until its own clock stops them."""
+        if self.workers:
+            worker = self._rng.choice(self.workers)
+            worker.cut_off_until = self._world.scheduler.now + self._rng.choice([5.0, 14.0, 25.0, 40.0])
+            self._world.scheduler.say(worker.name, "cut off")

@@ -158,8 +158,11 @@ class RemoteWorker(Process):
                 done = True
                 answered(status, body)
 
+        def cut_off() -> bool:
+            return scheduler.now < self.cut_off_until
+
         def reply(status: int, body: object) -> None:
-            if gateway.alive and rng.random() >= self._trouble():
+            if gateway.alive and not cut_off() and rng.random() >= self._trouble():
                 scheduler.after(self._latency(), lambda: self.post(lambda: answer(status, body)))
 
         def arrive() -> None:
@@ -168,7 +171,7 @@ class RemoteWorker(Process):
             else:
                 scheduler.after(0.01, lambda: self.post(lambda: answer(0, None)))
 
-        if rng.random() >= self._trouble():
+        if rng.random() >= self._trouble() and not cut_off():
             scheduler.after(self._latency(), arrive)
         if rng.random() < self._trouble():
             scheduler.after(rng.uniform(0.1, 20.0), arrive)  # it was stuck in a proxy, or sent twice
