@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -137,3 +138,14 @@ def test_a_row_of_the_gone_is_small() -> None:
     gone = row(1, spec={"payload": {"a": long}}, status={"phase": "Dead", "error": long, "result": long}).slimmed()
     assert len(gone.data) < 1000
     assert (gone.phase, gone.slim) == ("Dead", True)
+
+
+def test_a_job_takes_the_memory_that_its_json_needs() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        rows = [row(number) for number in range(500)]
+        each = (tracemalloc.get_traced_memory()[0] - before) / len(rows)
+    finally:
+        tracemalloc.stop()
+    assert each < len(rows[0].data) + 1000
