@@ -1,14 +1,17 @@
 """The edge of the app: what nobody expected is an answer without a secret, and every request is counted once."""
 
+import json
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from distriqueue.gateway.rest.edges import Edge
+from distriqueue.gateway.rest.edges import Edge, access_log
+from distriqueue.gateway.settings import GatewaySettings
 from distriqueue.telemetry.gateways import GatewayMetrics
 
 
@@ -17,7 +20,7 @@ class Wrapped:
 
     def __init__(self, app: Any) -> None:
         self.registry = CollectorRegistry()
-        edge = Edge(app, metrics=GatewayMetrics(self.registry), log=True)
+        edge = Edge(app, metrics=GatewayMetrics(self.registry), log=structlog.get_logger())
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(edge), base_url="http://gateway.test")
 
     def count(self, **labels: str) -> float | None:
@@ -96,3 +99,27 @@ async def test_methods_that_nobody_knows_are_one_label() -> None:
     for method in ("BREW", "STEEP"):
         await wrapped.client.request(method, "/tea")
     assert wrapped.count(route="unmatched", method="OTHER", status="200") == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [({}, 1), ({"access_log": False}, 0), ({"log_level": "warning"}, 0), ({"log_level": "debug"}, 1)],
+)
+def test_lines_are_json_on_standard_error(
+    settings: dict[str, Any], lines: int, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    log = access_log(GatewaySettings(**settings))
+    if log is not None:
+        log.info("request", method="GET", status=200)
+    said = capfdbinary.readouterr().err.splitlines()
+    assert len(said) == lines
+    for line in said:
+        found = json.loads(line)
+        assert found.pop("timestamp").endswith("Z")
+        assert found == {
+            "event": "request",
+            "level": "info",
+            "logger": "distriqueue.gateway.access",
+            "method": "GET",
+            "status": 200,
+        }

@@ -75,6 +75,7 @@ PoolName = Annotated[
 
 Payload = Annotated[
     dict[str, JsonValue],
+    Field(max_length=limits.PAYLOAD_KEYS_LIMIT),
     WithJsonSchema(
         {
             "type": "object",

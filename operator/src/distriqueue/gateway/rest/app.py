@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from distriqueue.gateway.rest import cluster, jobs, pages, workers
 from distriqueue.gateway.rest.documents import API_VERSION, DESCRIPTION, READ, WRITTEN, document
 from distriqueue.gateway.rest.doors import Doors
-from distriqueue.gateway.rest.edges import Edge
+from distriqueue.gateway.rest.edges import Edge, access_log
 from distriqueue.gateway.rest.failures import install
 
 # Their routes stand in the app itself: a router inside of a router is looked up twice for each request. Those by uid
@@ -41,7 +41,7 @@ def create_app(doors: Doors | None = None) -> FastAPI:
     app.router.routes.extend(pages.routes(orjson.dumps(_described(app))))
     if doors is not None:
         app.state.doors = doors
-        app.add_middleware(Edge, metrics=doors.metrics, log=doors.settings.access_log)
+        app.add_middleware(Edge, metrics=doors.metrics, log=access_log(doors.settings))
     return app
 
 
