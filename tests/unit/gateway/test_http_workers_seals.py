@@ -27,6 +27,11 @@ def test_a_session_is_what_it_was() -> None:
     assert SessionSeal.opened(SESSION.sealed(KEY), KEY, caller=ANNA) == SESSION
 
 
+def test_replicas_that_reach_the_broker_by_other_ways_know_each_other() -> None:
+    other = SealKey("amqps://gateway:secret@10.0.0.1:5671/?heartbeat=5")
+    assert SessionSeal.opened(SESSION.sealed(other), KEY, caller=ANNA) == SESSION
+
+
 def test_another_caller_has_no_such_session() -> None:
     for other in (BERT, Identity("anna", "a-later-one")):
         with pytest.raises(BrokenSealError):

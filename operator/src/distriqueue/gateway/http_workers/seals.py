@@ -2,7 +2,7 @@
 
 Guarantees: only a replica that knows the key makes one, and each names the caller for whom it was made, so that nobody
 can speak for another's session, take over another's job, or have a request handed on to an address of its choice. The
-key is derived from the broker's URL, which all replicas share and nobody else knows: with a new password of the broker
+key is derived from the broker's user and password, which all replicas share and no caller knows: with a new password
 old seals are void, workers register anew, and what they held runs again. Fails with `BrokenSealError`, which does not
 say why. Pure.
 """
@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 from typing import Annotated, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,11 +36,13 @@ class SealKey:
     """Makes seals and knows them again.
 
     Args:
-        broker_url: The URL, with its password, that all replicas share.
+        broker_url: The URL, with the user and the password that all replicas share. The rest of it may differ.
     """
 
     def __init__(self, broker_url: str) -> None:
-        self._key = hashlib.sha256(b"distriqueue http workers\n" + broker_url.encode()).digest()
+        parts = urlsplit(broker_url)
+        secret = f"distriqueue http workers\n{parts.username}\n{parts.password}"
+        self._key = hashlib.sha256(secret.encode()).digest()
 
     def seal(self, kind: str, body: bytes) -> str:
         """A text of letters, digits, `-`, `_` and one dot."""
