@@ -5,10 +5,13 @@ from typing import Any
 
 import schemathesis
 
+FEW = 5
+"""Jobs of a batch; one of a thousand takes seconds."""
+
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Values that are right in form and refer to something that there is not: a key to another request, a page."""
+    """Say what is right where the form alone is not enough, and keep batches small: each job of theirs is made."""
     del context, kwargs
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
@@ -16,5 +19,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         case.headers["Idempotency-Key"] = uuid.uuid4().hex
     if "cursor" in (case.query or {}):
         del case.query["cursor"]
+    if "labels" in (case.query or {}):
+        case.query["labels"] = "app in (a, b), !c"
+    if isinstance(case.body, dict) and case.path.endswith("/jobs/batch"):
+        case.body = {**case.body, "jobs": case.body["jobs"][:FEW]}
     if isinstance(case.body, dict) and case.path.endswith("/workers/register"):
         case.body = {key: value for key, value in case.body.items() if key not in {"jobs", "supersedes"}}

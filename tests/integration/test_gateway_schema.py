@@ -23,22 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = "3"
 SECONDS = 280
 
-_BY_UID = [
-    "submitJob",
-    "submitJobs",
-    "listJobs",
-    "jobStatistics",
-    "getJob",
-    "deleteJob",
-    "explainJob",
-    "cancelJob",
-    "retryJob",
-    "suspendJob",
-    "resumeJob",
-    "putJobStatusByName",
-]
 GROUPS = {
-    "jobs": [f"--include-operation-id={name}" for name in _BY_UID],
+    "submitting": ["--include-operation-id=submitJob", "--include-operation-id=submitJobs"],
+    "reading": ["--include-operation-id=listJobs", "--include-operation-id=jobStatistics"],
+    "one job": ["--include-path-regex=^/api/jobs/{uid}(/[a-z]+)?$", "--exclude-operation-id=putJobStatus"],
     "workers": ["--include-tag=workers"],
     "cluster": ["--include-tag=cluster"],
 }

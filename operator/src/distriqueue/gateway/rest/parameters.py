@@ -90,14 +90,6 @@ _MOMENT: Final[dict[str, Any]] = {
         {"type": "string", "pattern": "^[0-9]{1,10}(\\.[0-9]{1,6})?$"},
     ]
 }
-_KEY: Final = (
-    r"([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-)
-_VALUE: Final = "([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
-_REQUIREMENT: Final = (
-    rf"(! *{_KEY}|{_KEY}( *(=|==|!=) *{_VALUE})?|{_KEY} +(in|notin) *\( *{_VALUE}( *, *{_VALUE})* *\))"
-)
-SELECTOR_PATTERN: Final = f"^ *{_REQUIREMENT}( *, *{_REQUIREMENT})* *$"
 
 
 class Filters(BaseModel):
@@ -130,10 +122,7 @@ class Filters(BaseModel):
     pool: Annotated[str, Field(min_length=1, max_length=NAME_LIMIT)] | None = None
     """Jobs for this pool."""
 
-    labels: (
-        Annotated[str, Field(min_length=1, max_length=SELECTOR_LIMIT, json_schema_extra={"pattern": SELECTOR_PATTERN})]
-        | None
-    ) = None
+    labels: Annotated[str, Field(min_length=1, max_length=SELECTOR_LIMIT)] | None = None
     """Jobs whose labels fulfil a selector as kubectl has them: a=b, a!=b, a in (b, c), a notin (b, c), a, !a; with
     commas between them, all."""
 
