@@ -302,6 +302,7 @@ async def test_a_gateway_for_some_namespaces_knows_no_other(
             await submit(one, "default")
         page = await one.jobs.list(ANONYMOUS, JobQuery())
         assert {job.id for job in page.items} == {first_job.id, second_job.id}
+        await until(lambda: not one.cache.ahead)  # streams say what a watch has shown
         async with aclosing(one.jobs.watch(ANONYMOUS, JobQuery())) as told:
             heard = await hear(told, 3)
             assert [change.kind for change in heard] == ["job", "job", "synced"]
@@ -503,6 +504,7 @@ async def test_a_position_from_the_future_begins_anew_and_one_from_the_past_does
     now = int(
         (await kube.request("GET", JOBS.collection(namespace), params={"limit": "1"}))["metadata"]["resourceVersion"]
     )
+    await until(lambda: not one.cache.ahead)  # streams say what a watch has shown
     query = JobQuery(namespace=namespace)
     async with aclosing(one.jobs.watch(ANONYMOUS, query, since=f"*-{now + 1_000_000}")) as told:
         assert [change.kind for change in await hear(told, 3)] == ["reset", "job", "synced"]

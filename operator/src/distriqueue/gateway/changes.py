@@ -12,7 +12,8 @@ from before, and a cut in that moment brings it again. A deletion is remembered 
 a replica are not said. A job is turned into JSON once for all readers. Each reader has a queue of its own with a limit;
 one that lets it overflow is cut, and the others notice nothing.
 
-A stream filters by what a job is now: one that ceases to match is not announced.
+A stream filters by what a job is now: one that ceases to match is not announced. It says what a watch has shown: what
+this replica has just written comes with the watch, some milliseconds later and perhaps after `synced`.
 
 Fails with `TooSlow` for a reader that was cut.
 """
