@@ -126,16 +126,16 @@ class Filters(BaseModel):
     """Jobs whose labels fulfil a selector as kubectl has them: a=b, a!=b, a in (b, c), a notin (b, c), a, !a; with
     commas between them, all."""
 
-    created_after: Annotated[str, Field(max_length=40), Field(json_schema_extra=_MOMENT)] | None = None
+    created_after: Annotated[str, Field(min_length=1, max_length=40), Field(json_schema_extra=_MOMENT)] | None = None
     """Jobs created at this time or later: RFC 3339, or seconds since 1970."""
 
-    created_before: Annotated[str, Field(max_length=40), Field(json_schema_extra=_MOMENT)] | None = None
+    created_before: Annotated[str, Field(min_length=1, max_length=40), Field(json_schema_extra=_MOMENT)] | None = None
     """Jobs created before this time."""
 
-    completed_after: Annotated[str, Field(max_length=40), Field(json_schema_extra=_MOMENT)] | None = None
+    completed_after: Annotated[str, Field(min_length=1, max_length=40), Field(json_schema_extra=_MOMENT)] | None = None
     """Jobs that were over at this time or later."""
 
-    completed_before: Annotated[str, Field(max_length=40), Field(json_schema_extra=_MOMENT)] | None = None
+    completed_before: Annotated[str, Field(min_length=1, max_length=40), Field(json_schema_extra=_MOMENT)] | None = None
     """Jobs that were over before this time."""
 
     def query(self) -> JobQuery:
