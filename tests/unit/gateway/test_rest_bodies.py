@@ -33,6 +33,10 @@ def test_a_submission_is_read() -> None:
     assert (found.type, found.payload, found.max_attempts, found.priority) == ("email", {"to": "a"}, 5, "High")
 
 
+def test_a_whole_number_may_have_a_point() -> None:
+    assert parse(b'{"type": "email", "maxAttempts": 5.0}', JobSubmission).max_attempts == 5
+
+
 def test_a_moment_is_a_text() -> None:
     found = parse(b'{"type": "email", "startAfter": "2026-03-01T06:00:00Z"}', JobSubmission)
     assert found.start_after is not None

@@ -89,10 +89,29 @@ def parse(body: bytes, model: type[ModelT]) -> ModelT:
     if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT and _depth(value) > DEPTH_LIMIT:
         raise InvalidRequest(f"the body is nested more than {DEPTH_LIMIT} deep: send flatter data, or a text with JSON")
     try:
-        # From text again: only there does `strict` let a moment be the text that it is in JSON.
-        return model.model_validate_json(orjson.dumps(value), strict=True)
+        return _validated(value, model)
+    except ValidationError as error:
+        if not any(item["type"].startswith("int_") for item in error.errors(include_url=False, include_input=False)):
+            raise unprocessable(error) from None
+    try:
+        return _validated(_whole(value), model)  # JSON knows one kind of number: 5.0 is a whole one
     except ValidationError as error:
         raise unprocessable(error) from None
+
+
+def _validated(value: Any, model: type[ModelT]) -> ModelT:
+    # From text again: only there does `strict` let a moment be the text that it is in JSON.
+    return model.model_validate_json(orjson.dumps(value), strict=True)
+
+
+def _whole(value: Any) -> Any:
+    """Return JSON whose floating-point numbers are whole ones where they can be."""
+    if isinstance(value, dict):
+        return {key: _whole(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_whole(part) for part in value]
+    # Beyond this a whole number does not fit into 64 bits.
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
 
 
 def unprocessable(error: ValidationError) -> Unprocessable:

@@ -138,7 +138,10 @@ def _untitled(schema: Any) -> Any:
         return [_untitled(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: _untitled(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    found = {key: _untitled(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    if "patternProperties" in found:
+        found["additionalProperties"] = False  # a key of another form is refused, and pydantic does not say so
+    return found
 
 
 READ: Final[tuple[type[BaseModel], ...]] = (
