@@ -47,6 +47,7 @@ class Climate:
         doubled: Share of messages that come a second time.
         busy: How often in a second people do something to a job, and the share of jobs that are unusual.
         long: Share of the jobs that run for 10 s and more.
+        referred: Share of the jobs whose payload stands elsewhere.
         jobs: At most so many, at least 4.
         skew: By how many seconds the wall clocks of the leaders may be wrong.
     """
@@ -60,6 +61,7 @@ class Climate:
     doubled: float = 0.0
     busy: float = 0.0
     long: float = 0.2
+    referred: float = 0.3
     jobs: int = 25
     skew: float = 0.0
 

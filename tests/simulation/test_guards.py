@@ -13,7 +13,7 @@ from tests.simulation.guards import GUARDS
 from tests.simulation.statuses import ViolationError
 from tests.simulation.worlds import World
 
-SEEDS = 60
+SEEDS = 300
 """So many worlds at most; most guards are missed in one of the first ten."""
 WHOLE_SEEDS = 3
 TWO_AT_ONCE = frozenset(
@@ -68,7 +68,7 @@ BREAKS = [
     ),
     Break(
         "the_first_judgement_counts",
-        Climate(("kill leader",), between=20, busy=0.6),
+        Climate(("kill leader",), seconds=20, between=20, busy=0.9, referred=1.0, jobs=12),
         frozenset({"must not start", "held by someone", "the books agree"}),
     ),
 ]

@@ -169,7 +169,7 @@ class World:
         """Let the payload of some jobs stand elsewhere: there before the job or after it, and now and then no JSON."""
         rng, payload = self.rng, spec["payload"]
         self.history.payloads[f"uid-{name}"] = payload
-        if rng.random() < 0.7:
+        if rng.random() < 1 - self.climate.referred:
             return
         spec["payload"] = {}
         reference: RawKeyReference = {"name": f"payload-of-{name}", "key": "payload.json"}
