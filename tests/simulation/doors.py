@@ -31,7 +31,8 @@ class Doors:
         self.gateways: list[Gateway] = []
         self.workers: list[RemoteWorker] = []
         self._made = 0
-        self._trouble = rng.choice([0.0, 0.02, 0.2])
+        trouble = rng.choice([0.0, 0.02, 0.2])
+        self._trouble = trouble if world.climate.between else 0.0  # in peace, HTTP has none
         self.open = rng.random() < SHARE
         if not self.open:
             return
