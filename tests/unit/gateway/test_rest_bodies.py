@@ -68,6 +68,20 @@ def test_what_is_wrong_is_named_by_its_field(body: str, pointer: str) -> None:
     assert "errors.pydantic.dev" not in str(caught.value.document())
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"type": "email", "prioritty": "High"}', "there is no such field: did you mean 'priority'?"),
+        ('{"type": "email", "backoff": {"maxSecond": 9}}', "there is no such field: did you mean 'maxSeconds'?"),
+        ('{"type": "email", "zzz": 1}', "there is no such field"),
+    ],
+)
+def test_a_field_that_there_is_not_brings_the_one_that_was_meant(body: str, message: str) -> None:
+    with pytest.raises(Unprocessable) as caught:
+        parse(body.encode(), JobSubmission)
+    assert [error.message for error in caught.value.errors] == [message]
+
+
 def test_a_batch_names_the_field_of_the_job() -> None:
     with pytest.raises(Unprocessable) as caught:
         parse(b'{"jobs": [{"type": "email"}, {"type": ""}]}', Batch)

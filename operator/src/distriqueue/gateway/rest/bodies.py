@@ -6,7 +6,9 @@ so are types: a number in quotes is text. Fails with the problems of `distriqueu
 `starlette.requests.ClientDisconnect` when the caller has gone.
 """
 
-from typing import Any, Final, TypeVar
+import difflib
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -92,11 +94,11 @@ def parse(body: bytes, model: type[ModelT]) -> ModelT:
         return _validated(value, model)
     except ValidationError as error:
         if not any(item["type"].startswith("int_") for item in error.errors(include_url=False, include_input=False)):
-            raise unprocessable(error) from None
+            raise unprocessable(error, model) from None
     try:
         return _validated(_whole(value), model)  # JSON knows one kind of number: 5.0 is a whole one
     except ValidationError as error:
-        raise unprocessable(error) from None
+        raise unprocessable(error, model) from None
 
 
 def _validated(value: Any, model: type[ModelT]) -> ModelT:
@@ -114,11 +116,37 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
 
 
-def unprocessable(error: ValidationError) -> Unprocessable:
+def unprocessable(error: ValidationError, model: type[BaseModel]) -> Unprocessable:
     """Return the problem that names the fields which are wrong."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    errors = tuple(FieldError(pointer(item["loc"]), sentence(item["msg"])) for item in found[:ERRORS_SHOWN])
+    errors = tuple(
+        FieldError(
+            pointer(item["loc"]),
+            _unknown(item["loc"], model) if item["type"] == "extra_forbidden" else sentence(item["msg"]),
+        )
+        for item in found[:ERRORS_SHOWN]
+    )
     return Unprocessable(wrong(errors, count=len(found), what="field"), errors=errors)
+
+
+def _unknown(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Return the sentence about a field that there is not, with the one that was probably meant."""
+    *path, name = location
+    inner: type[BaseModel] | None = model
+    for part in path:
+        field = next((each for each in inner.model_fields.values() if each.alias == part), None) if inner else None
+        inner = next(_models(field.annotation), None) if field is not None else inner if isinstance(part, int) else None
+    known = [field.alias or key for key, field in inner.model_fields.items()] if inner is not None else []
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"there is no such field: did you mean {near[0]!r}?" if near else "there is no such field"
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def wrong(errors: tuple[FieldError, ...], *, count: int, what: str) -> str:

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from distriqueue.gateway.changes import Change
 from distriqueue.gateway.problems import Internal, Problem, TooSlow
+from distriqueue.gateway.rest.departures import until_gone
 from distriqueue.gateway.rest.edges import STREAM_KEY
 from distriqueue.gateway.rest.serving import cut
 from distriqueue.telemetry.gateways import GatewayMetrics
@@ -115,7 +116,7 @@ class EventStream(Response):
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> str:
         pump = asyncio.create_task(self._pump(send), name="stream: events")
-        gone = asyncio.create_task(_until_gone(receive), name="stream: reader")
+        gone = asyncio.create_task(until_gone(receive), name="stream: reader")
         closing = asyncio.create_task(self._closing.wait(), name="stream: end of the replica")
         tasks = {pump, gone, closing}
         try:
@@ -194,8 +195,3 @@ def _last_words(pump: asyncio.Task[None]) -> tuple[str, bytes]:
         )
     words = b"event: problem\ndata: %s\n\n" % orjson.dumps(problem.document())
     return ("Slow" if isinstance(problem, TooSlow) else "Error"), words
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -29,6 +29,7 @@ from distriqueue.gateway.identities import Identity
 from distriqueue.gateway.rest.answers import shown
 from distriqueue.gateway.rest.bodies import read_model
 from distriqueue.gateway.rest.callers import Caller, token_of
+from distriqueue.gateway.rest.departures import while_there
 from distriqueue.gateway.rest.documents import answer, takes
 from distriqueue.gateway.rest.doors import doors_of
 from distriqueue.gateway.rest.failures import responses
@@ -226,7 +227,8 @@ router.add_api_route(
 
 async def _next(request: Request, caller: Identity, session: str, asked: NextRequest, wait: float) -> Response:
     desk = doors_of(request).workers
-    return shown(await desk.next(caller, session, asked, wait=wait, passage=_passage(request)))
+    polling = desk.next(caller, session, asked, wait=wait, passage=_passage(request))
+    return shown(await while_there(request, polling))
 
 
 async def _report(request: Request, caller: Identity, session: str, reported: ReportRequest) -> Response:
