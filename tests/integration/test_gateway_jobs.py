@@ -524,7 +524,8 @@ async def test_the_cluster_is_shown_as_lease_and_workers_say(one: Replica, kube:
     with pytest.raises(Unavailable):
         one.cluster.leader()
     assert one.cluster.health().status == "degraded"
-    candidate = Candidate("replica-1", Durations(lease=3, renew=2.0, retry=1.0))
+    # Long, so that a slow machine has it expire no sooner than the test wants.
+    candidate = Candidate("replica-1", Durations(lease=300, renew=200.0, retry=1.0))
     lease = LeaseView(kube, namespace, LEASE, candidate)
     taken = await lease.create()
     await until(lambda: one.cluster_cache.lease().record is not None)
@@ -548,7 +549,10 @@ async def test_the_cluster_is_shown_as_lease_and_workers_say(one: Replica, kube:
     assert one.cluster.health().status == "ok"
     assert (await one.jobs.explain(ANONYMOUS, ref(made))).blocker == "None"
     assert one.cluster.metrics()["workersOnline"] == 1
-    # Nobody renews it any more.
+    # The last renewal is for a moment, and nobody renews it any more.
+    last = renewed.renewed(candidate)
+    last["spec"]["leaseDurationSeconds"] = 3
+    await lease.replace(last)
     await until(lambda: one.cluster.election().leader is None)
     assert (await one.jobs.explain(ANONYMOUS, ref(made))).blocker == "NoLeader"
     await kube.request("DELETE", WORKERS.path(namespace, "w-1"))
