@@ -150,6 +150,7 @@ class GatewaySession:
         for job in jobs:
             held = HeldGrant(grant=job.grant, uid=job.ticket.uid, attempt=job.ticket.attempt, claim=job.claim)
             self.custody.adopt(job.ticket, held, gateway.mono())
+            self.deliveries.adopt(job.grant)
         self.custody.resize(0, gateway.mono())
         gateway.scheduler.say(gateway.name, "begins session", incarnation, "after", registration.supersedes)
         self._connect()
@@ -164,7 +165,7 @@ class GatewaySession:
 
         def tell(now: float) -> None:
             if listed is not None:
-                for grant in list(self.deliveries.dead(tuple(self.custody.running), received=received, listed=listed)):
+                for grant in self.deliveries.dead(received=received, listed=listed):
                     self._drop(grant, now)
             self.custody.ask(now)
 

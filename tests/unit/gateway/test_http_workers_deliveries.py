@@ -51,7 +51,7 @@ def test_a_lower_number_takes_nothing_back() -> None:
 def test_what_was_received_and_is_not_listed_has_no_handler() -> None:
     deliveries = handed(ONE, TWO)
     deliveries.send(2)
-    assert list(deliveries.dead([ONE, TWO], received=2, listed=[TWO])) == [ONE]
+    assert deliveries.dead(received=2, listed=[TWO]) == [ONE]
 
 
 def test_a_heartbeat_that_was_written_before_the_answer_was_read_takes_nobody_for_dead() -> None:
@@ -60,13 +60,15 @@ def test_a_heartbeat_that_was_written_before_the_answer_was_read_takes_nobody_fo
     deliveries.receive(1)
     deliveries.send(1)
     deliveries.receive(2)  # the request for jobs overtook it
-    assert list(deliveries.dead([ONE, TWO], received=1, listed=[ONE])) == []
+    assert deliveries.dead(received=1, listed=[ONE]) == []
 
 
 def test_what_was_adopted_has_to_be_listed_from_the_first() -> None:
     deliveries = handed(TWO)
-    assert list(deliveries.dead([ONE, TWO], received=0, listed=[])) == [ONE]
-    assert deliveries.number(ONE) == 0
+    deliveries.adopt(ONE)
+    assert deliveries.dead(received=0, listed=[]) == [ONE]
+    assert deliveries.dead(received=0, listed=[ONE]) == []
+    assert [one.grant for one in deliveries.waiting()] == deliveries.unsent() == [TWO]
 
 
 def test_what_is_over_is_delivered_no_more() -> None:

@@ -6,7 +6,7 @@ that is not above it and that the worker does not list has no handler. A grant t
 a later request shows was not received, may be given to others; any other may be running. Pure.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from distriqueue_protocol.messages import GrantId
@@ -22,7 +22,10 @@ class Delivery:
 
 
 class Deliveries:
-    """The grants of one session that came from the leader and are not over. Adopted ones count as number 0."""
+    """The grants of one session that are carried out here and are not over. Adopted ones count as number 0.
+
+    Custody holds a grant a moment before it is added here; until then no word of a worker says anything about it.
+    """
 
     def __init__(self) -> None:
         self._by_grant: dict[GrantId, Delivery] = {}
@@ -37,14 +40,13 @@ class Deliveries:
         self._last += 1
         self._by_grant[grant] = Delivery(self._last, grant)
 
+    def adopt(self, grant: GrantId) -> None:
+        """The worker has it, of an earlier session."""
+        self._by_grant[grant] = Delivery(0, grant, sent=True)
+
     def remove(self, grant: GrantId) -> None:
         """It is over here."""
         self._by_grant.pop(grant, None)
-
-    def number(self, grant: GrantId) -> int:
-        """Its number; 0 for one that was adopted."""
-        delivery = self._by_grant.get(grant)
-        return 0 if delivery is None else delivery.number
 
     def receive(self, number: int) -> bool:
         """The worker has taken note up to a number.
@@ -73,14 +75,11 @@ class Deliveries:
         """What was part of no answer yet."""
         return [delivery.grant for delivery in self._by_grant.values() if not delivery.sent]
 
-    def dead(self, running: Collection[GrantId], *, received: int, listed: Collection[GrantId]) -> Iterator[GrantId]:
-        """Of the grants that are held here, those that by the word of a worker have no handler.
+    def dead(self, *, received: int, listed: Collection[GrantId]) -> list[GrantId]:
+        """Those that by the word of a worker have no handler.
 
         Args:
-            running: What is held here.
             received: What it had taken note of when it spoke; not what it has said later.
             listed: What it listed.
         """
-        for grant in running:
-            if grant not in listed and self.number(grant) <= received:
-                yield grant
+        return [one.grant for one in self._by_grant.values() if one.grant not in listed and one.number <= received]

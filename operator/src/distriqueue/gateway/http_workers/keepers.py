@@ -176,6 +176,7 @@ class Keeper:
         """The worker holds a grant of an earlier session."""
         held = HeldGrant(grant=grant, uid=ticket.uid, attempt=ticket.attempt, claim=claim, start_time=start_time)
         self.custody.adopt(ticket, held, monotonic())
+        self.deliveries.adopt(grant)
         self.handlers[grant] = Handler(ticket)
 
     def drop(self, grant: GrantId, now: float) -> None:

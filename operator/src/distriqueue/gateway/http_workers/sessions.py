@@ -131,11 +131,10 @@ class WorkerSession:
             if job.checkpoint is not None
         }
         with keeper.event() as now:
-            running = tuple(keeper.custody.running)
-            for grant in running:
-                if grant in listed:
-                    self._hear(grant, listed[grant], checkpoints.get(grant), now)
-            for grant in list(keeper.deliveries.dead(running, received=request.received, listed=listed)):
+            for grant, job in listed.items():
+                if grant in keeper.handlers:
+                    self._hear(grant, job, checkpoints.get(grant), now)
+            for grant in keeper.deliveries.dead(received=request.received, listed=listed):
                 keeper.drop(grant, now)
         await self._beat("the heartbeat does not count: send another one")
         return HeartbeatAnswer(stop=tuple(self._orders(listed)), leader=keeper.custody.hears_leader)
