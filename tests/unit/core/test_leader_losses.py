@@ -1,6 +1,6 @@
 """When a worker counts as lost, and when it does not."""
 
-from distriqueue.core.commands import SendMarker, WriteStatus, WriteWorker
+from distriqueue.core.commands import SendMarker, SendToWorker, WriteStatus, WriteWorker
 from tests.unit.core.desk import Desk, Worker, held, introduced, raw_job
 
 
@@ -24,6 +24,28 @@ def test_a_late_message_of_a_dead_incarnation_in_the_same_pod_ends_nobody() -> N
     assert desk.observed.words == ["lost Replaced", "Granted", "ignored Over"]
     new.beat(grants=[held(grant, "a")])
     assert desk.of(SendMarker) == []
+
+
+def test_an_incarnation_that_was_replaced_and_lives_is_told_to_stop_what_it_lists() -> None:
+    desk = Desk([raw_job("a")]).lead()
+    old = introduced(desk, "w", incarnation="incarnation-1")
+    grant = old.granted("a")
+    new = Worker(desk, "w", incarnation="incarnation-2")
+    new.beat(grants=[held(grant, "a")], supersedes=old.incarnation)
+    desk.take()
+    # The worker never got the answer to its registration, and goes on under the old name.
+    for proven in (False, True):
+        old.beat(grants=[held(grant, "a")])
+        stops = {
+            sent.incarnation: [(order.grant, order.reason) for order in sent.message.stops]
+            for sent in desk.of(SendToWorker)
+            if sent.message.stops
+        }
+        assert stops == {old.incarnation: [(grant, "Over")]}, "whoever runs it now is left alone"
+        if not proven:
+            desk.wait(0.5)
+            desk.markers_back()
+            assert "lost Replaced" in desk.observed.words
 
 
 def test_a_restarted_container_waits_for_the_name_until_its_predecessor_is_proven_lost() -> None:

@@ -29,12 +29,12 @@ from distriqueue.core.lifecycle import Lifecycle
 from distriqueue.core.observing import Observer
 from distriqueue.core.payloads import Obstacle, Payloads
 from distriqueue.core.reaping import Finished
-from distriqueue.core.roster import Roster
+from distriqueue.core.roster import OVER, Roster
 from distriqueue.core.staffing import Staffing
 from distriqueue.core.takeovers import Step, Takeover
 from distriqueue.core.times import Now
 from distriqueue.core.writing import Writing
-from distriqueue_protocol.messages import Marker, Report, SecretReference, SessionMessage, Ticket
+from distriqueue_protocol.messages import Marker, Report, SecretReference, SessionMessage, StopReason, Ticket
 from distriqueue_protocol.names import EPOCH_REPEAT_SECONDS, Priority
 
 __all__ = ["Leader", "LeaderSettings", "Step"]
@@ -184,6 +184,10 @@ class Leader:
         session = books.roster.hear(message, mono=now.mono)
         if isinstance(session, str):
             books.observer.message_ignored(session)
+            if session == OVER and message.heartbeat is not None:
+                # Nobody answers for what it lists any more. If it lives after all, it must not run that any longer.
+                for held in message.heartbeat.grants:
+                    books.outbox.stop(message.incarnation, held.grant, StopReason.OVER)
             return
         if message.epoch < self.epoch:
             # It has not heard of us: it need not wait for the next roll call before it may claim.

@@ -18,6 +18,8 @@ from distriqueue.core.jobs import Slot
 from distriqueue_protocol.messages import Answer, Claim, GrantId, Heartbeat, Registration, SessionMessage
 from distriqueue_protocol.names import WORKER_LOST_SECONDS
 
+OVER: Final = "Over"
+"""Why a message is ignored: its incarnation was replaced, or is proven to have ended."""
 PROOF_PATIENCE_SECONDS: Final = 10.0
 """A marker that is not back by then is sent again."""
 BURIED: Final = 4096
@@ -166,11 +168,11 @@ class Roster:
             The session; or why the message is ignored.
         """
         if message.incarnation in self._over:
-            return "Over"
+            return OVER
         session = self.sessions.get(message.incarnation)
         if session is not None and session.ended == "Replaced":
             # Whoever replaced it has said since what is still held of it; an older word must not take that back.
-            return "Over"
+            return OVER
         if session is None or session.registration is None:
             if message.heartbeat is None:
                 return "NotIntroduced"
