@@ -23,12 +23,13 @@ from typing import Final, Self, cast
 import orjson
 
 from distriqueue.api.limits import NAME_LIMIT
+from distriqueue.api.names import WORKER_PLURAL
 from distriqueue.api.raw import RawJob
 from distriqueue.gateway import wishes
 from distriqueue.gateway.caches import ClusterCache, JobCache
 from distriqueue.gateway.changes import Audience, Change
 from distriqueue.gateway.clusters import ClusterService
-from distriqueue.gateway.explanations import explain_job
+from distriqueue.gateway.explanations import Explainer
 from distriqueue.gateway.identities import Access, Identity
 from distriqueue.gateway.problems import (
     Conflict,
@@ -74,6 +75,10 @@ BATCH: Final = 1000
 
 TRIES: Final = 8
 """How often a change is decided anew when somebody else wrote first."""
+
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""A page of jobs ends when so much was read for it, though fewer jobs than asked for are on it: it is encoded in one
+piece, and 500 jobs of the largest payloads and results would be 64 MiB."""
 
 _VIEWS_IN_A_ROW: Final = 100
 _UID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -137,6 +142,16 @@ class Submitted:
     explanation: ExplanationView | None = None
 
 
+def fitting(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the first of these jobs: as many as `PAGE_BYTES` hold, and one at least."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += len(row.data)
+        if count and size > PAGE_BYTES:
+            return rows[:count]
+    return rows
+
+
 class JobService:
     """See the module."""
 
@@ -166,6 +181,7 @@ class JobService:
         """
         self._jobs = jobs
         self._cluster = cluster
+        self._explainer = Explainer(jobs, cluster)
         self._access = access
         self._default_namespace = default_namespace
         self._requests = JobRequests(client, writes=writes, rng=rng)
@@ -222,7 +238,7 @@ class JobService:
             raise from_kube(error) from error
         view = job_view(cast("RawJob", made))
         if dry_run:
-            explanation = await self._explain(cast("RawJob", made))
+            explanation = await self._explain(caller, cast("RawJob", made))
             return Submitted(view, created=False, explanation=explanation)
         self._jobs.put(made)
         return Submitted(view, created=True)
@@ -294,14 +310,18 @@ class JobService:
     async def list(self, caller: Identity, query: JobQuery) -> JobPage:
         """Return a page of jobs. Needs `list`, for all namespaces if the query names none.
 
+        A page has fewer jobs than asked for when they are large (`PAGE_BYTES`); `next` goes on after the last of them.
+
         Raises:
             Forbidden: The caller may not.
             Unavailable: This replica has not read the jobs yet.
         """
         rows = await self._rows(caller, query, "list")
         found = await select(rows, query)
+        shown = fitting(found.rows)
+        more = found.more or len(shown) < len(found.rows)
         items = []
-        for number, row in enumerate(found.rows, start=1):
+        for number, row in enumerate(shown, start=1):
             items.append(job_view(row.raw()))
             if number % _VIEWS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
@@ -310,7 +330,7 @@ class JobService:
             total=found.total,
             limit=query.limit,
             offset=query.offset,
-            next=query.cursor_after(found.rows[-1]) if found.more and found.rows else None,
+            next=query.cursor_after(shown[-1]) if more and shown else None,
         )
 
     async def statistics(self, caller: Identity, query: JobQuery) -> Statistics:
@@ -329,14 +349,14 @@ class JobService:
         return tally.result()
 
     async def explain(self, caller: Identity, ref: JobRef) -> ExplanationView:
-        """Say what a job waits for. Needs `get`.
+        """Say what a job waits for. Needs `get`; who may `list` the workers is told of them, too.
 
         Raises:
             Forbidden: The caller may not.
             NotFound: There is none.
             Unavailable: This replica has not read the jobs yet.
         """
-        return await self._explain((await self._find(caller, ref, "get")).raw())
+        return await self._explain(caller, (await self._find(caller, ref, "get")).raw())
 
     async def watch(
         self, caller: Identity, query: JobQuery, *, since: str | None = None
@@ -506,6 +526,10 @@ class JobService:
         self._jobs.put(answer)
         return view
 
-    async def _explain(self, job: RawJob) -> ExplanationView:
-        found = await explain_job(job, jobs=self._jobs, cluster=self._cluster, wall=self._wall())
+    async def _explain(self, caller: Identity, job: RawJob) -> ExplanationView:
+        # Its sentences name workers and the pools that they serve: to those alone who may list them.
+        workers_known = await self._access.permits(
+            caller, "list", namespace=self._cluster.namespace, resource=WORKER_PLURAL
+        )
+        found = await self._explainer.explain(job, wall=self._wall(), workers_known=workers_known)
         return explanation_view(found)

@@ -35,7 +35,7 @@ GRACE_SECONDS: Final = 5.0
 HEALTH_SECONDS: Final = 0.5
 """How often readiness is looked at, for those who watch the health service."""
 ANSWER_LIMIT_BYTES: Final = 128 * 1024 * 1024
-"""Largest answer: a page of 500 jobs with the largest payloads and results. Clients have a limit of their own."""
+"""Largest answer: what 1000 submissions became, with the largest payloads. Clients have a limit of their own."""
 _CONCURRENT_STREAMS: Final = 1000
 """Calls at a time on one connection."""
 
