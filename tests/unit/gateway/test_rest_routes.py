@@ -4,6 +4,7 @@ import httpx
 import pytest
 from starlette.routing import Match
 
+from distriqueue.gateway.changes import write_position
 from distriqueue.gateway.rest.app import create_app, openapi
 
 UID = "0b8e9b5e-6f0a-4c53-9a56-5f2b0e2f9c3d"
@@ -76,3 +77,13 @@ async def test_a_wrong_method_is_told_the_right_ones(client: httpx.AsyncClient, 
         assert answer.status_code == 405, f"{method} {filled}"
         assert answer.headers["content-type"] == "application/problem+json"
         assert set(answer.headers["allow"].split(", ")) == allowed
+
+
+@pytest.mark.parametrize("where", ["query", "header"])
+def test_a_position_of_a_stream_over_many_namespaces_is_not_too_long(where: str) -> None:
+    stream = openapi()["paths"]["/api/jobs/stream"]["get"]["parameters"]
+    named = [one for one in stream if one["name"].lower().replace("-", "") == "lasteventid"]
+    (position,) = [one for one in named if one["in"] == where]
+    longest = max(one.get("maxLength", 0) for one in [position["schema"], *position["schema"].get("anyOf", [])])
+    positions = {f"team-{number:04}-of-a-large-company": 10**9 + number for number in range(800)}
+    assert len(write_position(positions)) <= longest

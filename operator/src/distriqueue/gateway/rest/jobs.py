@@ -23,6 +23,7 @@ from distriqueue.gateway.rest.documents import answer, header, takes
 from distriqueue.gateway.rest.doors import doors_of
 from distriqueue.gateway.rest.failures import ProblemDocument, responses
 from distriqueue.gateway.rest.parameters import (
+    POSITION_LIMIT,
     ListQuery,
     NamePart,
     NamespacePart,
@@ -36,8 +37,6 @@ from distriqueue.gateway.views import ExplanationView, JobPage, JobSubmission, J
 
 BATCH_LIMIT: Final = 1000
 """Most submissions of one batch."""
-POSITION_LIMIT: Final = 2000
-"""Most characters of a position in a stream."""
 
 router: Final = APIRouter(tags=["jobs"], default_response_class=Response)
 
@@ -216,6 +215,7 @@ def _placed(submission: JobSubmission, namespace: str | None) -> JobSubmission:
 async def list_jobs(request: Request, caller: Caller, parameters: ListQuery) -> Response:
     """List jobs, newest first, by any of the filters.
 
+    A page ends at about 8 MiB, too, before it has as many jobs as `limit` says: `next` tells whether there are more.
     Answered from memory: a job that was just made may not be there for some milliseconds.
     """
     return shown(await doors_of(request).jobs.list(caller, parameters.query()))

@@ -15,6 +15,9 @@ from distriqueue.api.limits import NAME_LIMIT
 from distriqueue.gateway.queries import CURSOR_LIMIT, MOST, OFFSET_LIMIT, SELECTOR_LIMIT, JobQuery
 from distriqueue.gateway.views import NAME_PATTERN, NAMESPACE_LIMIT, NAMESPACE_PATTERN
 
+POSITION_LIMIT: Final = 32 * 1024
+"""Most characters of a position in a stream: half of a request's head, and enough for 800 watched namespaces."""
+
 UID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 _NAMESPACE: Final = NAMESPACE_PATTERN.strip("^$")
@@ -173,7 +176,7 @@ class StatisticsParameters(Filters):
 class StreamParameters(Filters):
     """What a stream follows."""
 
-    last_event_id: Annotated[str, Field(max_length=2000)] | None = None
+    last_event_id: Annotated[str, Field(max_length=POSITION_LIMIT)] | None = None
     """The id of the last event that was read, where the header Last-Event-ID cannot be sent; the header wins."""
 
     def query(self) -> JobQuery:
