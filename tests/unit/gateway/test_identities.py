@@ -51,7 +51,6 @@ class Book:
         self.answers: _Answers[str, bool] = _Answers(
             seconds=seconds,
             entries=entries,
-            turns=asyncio.Semaphore(identities.REVIEWS),
             now=lambda: self.time,
             count=self.counted.append,
         )
@@ -161,6 +160,28 @@ async def test_only_so_many_questions_are_under_way() -> None:
     assert len(book.oracle.asked) == identities.REVIEWS
     book.oracle.open.set()
     assert all(await asyncio.gather(*asking))
+
+
+async def test_a_flood_of_unknown_tokens_keeps_no_known_caller_waiting_for_its_rights() -> None:
+    client: Any = None  # the oracle is asked in its place
+    access = Access.create(client, Told())
+    flood, oracle = Oracle(), Oracle()
+    flood.open.clear()
+    asking = [
+        asyncio.create_task(access._identities.get(f"{number}".encode(), lambda: _nobody(flood)))
+        for number in range(2 * identities.REVIEWS)
+    ]
+    await until(lambda: len(flood.asked) >= identities.REVIEWS)
+    right = identities._Right(ANONYMOUS, "get", "", "", "", None)
+    async with asyncio.timeout(3):
+        assert await access._rights.get(right, lambda: oracle.ask("right"))
+    flood.open.set()
+    assert await asyncio.gather(*asking) == [None] * len(asking)
+
+
+async def _nobody(oracle: Oracle) -> Identity | None:
+    await oracle.ask("token")
+    return None
 
 
 @pytest.mark.parametrize("token", [None, "", "two words", "line\nbreak", "ümlaut", "x" * 20_000])

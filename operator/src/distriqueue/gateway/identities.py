@@ -4,7 +4,8 @@ Guarantees: nobody passes whom the API server has not let pass within the last `
 answer, the caller gets `Unavailable`, never a pass and never a no; such a question is not remembered. Tokens are
 neither kept nor logged: the memory knows them by their SHA-256. Equal questions that come while one is under way share
 its answer; the memory is bounded, and what was refused has a memory of its own, so that a flood of wrong tokens
-pushes no right one out. There are at most `REVIEWS` questions under way.
+pushes no right one out. There are at most `REVIEWS` questions of a kind under way: rights have turns of their own, so
+that such a flood does not keep those waiting whose tokens are known.
 
 With `auth: none` everybody is `ANONYMOUS` and may do everything, which the log says at the start and every hour.
 """
@@ -31,7 +32,7 @@ TOKEN_REVIEWS: Final = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S1
 ACCESS_REVIEWS: Final = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 REVIEWS: Final = 32
-"""Questions to the API server that are under way at a time; others wait for their turn."""
+"""Questions of a kind to the API server that are under way at a time; others wait for their turn."""
 REVIEW_SECONDS: Final = 5.0
 """How long an answer may take, with the wait for a turn."""
 REFUSED_SECONDS: Final = 2.0
@@ -116,11 +117,9 @@ class Access:
         self._client = client
         self._open = settings.auth == "none"
         self._audiences = settings.auth_audiences
-        turns = asyncio.Semaphore(REVIEWS)
         remember: dict[str, Any] = {
             "seconds": settings.auth_cache_seconds,
             "entries": settings.auth_cache_entries,
-            "turns": turns,
             "now": now,
         }
         self._identities: _Answers[bytes, Identity | None] = _Answers(**remember, count=lambda how: count("token", how))
@@ -322,11 +321,10 @@ class _Answers(Generic[_K, _V]):
         *,
         seconds: float,
         entries: int,
-        turns: asyncio.Semaphore,
         now: Callable[[], float],
         count: Callable[[Outcome], None],
     ) -> None:
-        self._turns = turns
+        self._turns = asyncio.Semaphore(REVIEWS)
         self._now = now
         self._count = count
         self._good: _Memory[_K, _V] = _Memory(seconds=seconds, entries=entries)

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from distriqueue.gateway.brokers import BrokerWatch
 from distriqueue.gateway.caches import ClusterCache, JobCache
 from distriqueue.gateway.http_workers import HttpWorkers
-from distriqueue.gateway.identities import Access
+from distriqueue.gateway.identities import REVIEWS, Access
 from distriqueue.gateway.rest.app import create_app
 from distriqueue.gateway.rest.doors import Doors
 from distriqueue.gateway.rest.limiting import RateLimiter
@@ -33,9 +33,18 @@ from distriqueue.telemetry.serving import StatusServer
 
 _LOG: Final = structlog.get_logger(__name__)
 
-SPARE_CONNECTIONS: Final = 48
-"""Connections to the API server beside those of writes: reviews, watches, reads."""
+_READS: Final = 16
+SPARE_CONNECTIONS: Final = 2 * REVIEWS + _READS
+"""Connections to the API server beside those of writes and watches: both kinds of reviews, and reads."""
+_CLUSTER_WATCHES: Final = 2
+"""Of the workers and of the Lease."""
 _SYNC_PAUSE: Final = 0.05
+
+
+def connections(settings: GatewaySettings) -> int:
+    """Return how many connections to the API server a replica needs: each watch holds one for good."""
+    watches = max(1, len(settings.namespaces)) + _CLUSTER_WATCHES
+    return settings.write_concurrency + watches + SPARE_CONNECTIONS
 
 
 class Program:
@@ -80,7 +89,7 @@ class Program:
             client = await stack.enter_async_context(
                 await KubeClient.connect(
                     settings.kubeconfig,
-                    pool_size=settings.write_concurrency + SPARE_CONNECTIONS,
+                    pool_size=connections(settings),
                     user_agent="distriqueue-gateway",
                 )
             )
