@@ -81,6 +81,16 @@ def test_a_word_that_waited_too_long_is_no_heartbeat(worker: Paced) -> None:
     assert len(worker.heartbeats()) == 1
 
 
+def test_the_next_incarnation_says_nothing_on_an_earlier_word(worker: Paced) -> None:
+    worker.disconnect()
+    worker.after(9.0)
+    worker.ask()
+    worker.after(3.5)
+    assert [one for one in worker.said(Noticed) if one.event is Notice.REBORN]
+    worker.connect()
+    assert len(worker.heartbeats()) == 1
+
+
 def test_claims_are_made_for_the_slots_there_are(worker: Paced) -> None:
     worker.resize(1)
     worker.ticket("a")

@@ -95,6 +95,11 @@ class PacedSession(Session):
         """Whether he has spoken since the last heartbeat, and not so long ago that it says little."""
         return self._asked_at is not None and now - self._asked_at < HEARTBEAT_SECONDS
 
+    def disconnect(self) -> None:
+        """His word goes no further; whoever drives this asks again for him, if he still waits."""
+        super().disconnect()
+        self._asked_at = None
+
     def beat(
         self,
         incarnation: str,
