@@ -45,6 +45,11 @@ def too_large(what: str, *, size: int, limit: int) -> str:
     )
 
 
+def too_deep(what: str) -> str:
+    """The sentence about a payload that is nested too deeply, wherever it stands."""
+    return f"{what} is nested deeper than {LEVELS_MOST} levels: make it flatter"
+
+
 def read_payload_text(text: str | bytes, *, what: str, limit: int = PAYLOAD_LIMIT_BYTES) -> dict[str, JsonValue]:
     """The JSON object that a text is.
 
@@ -68,12 +73,13 @@ def read_payload_text(text: str | bytes, *, what: str, limit: int = PAYLOAD_LIMI
     size = len(to_json(value))
     if size > limit:
         raise PayloadTextTooLargeError(too_large(what, size=size, limit=limit))
-    if _is_too_deep(value):
-        raise PayloadTextError(f"{what} is nested deeper than {LEVELS_MOST} levels: make it flatter")
+    if is_too_deep(value):
+        raise PayloadTextError(too_deep(what))
     return value
 
 
-def _is_too_deep(value: JsonValue) -> bool:
+def is_too_deep(value: JsonValue) -> bool:
+    """Say whether a value is nested deeper than `LEVELS_MOST`."""
     level: list[JsonValue] = [value]
     for _ in range(LEVELS_MOST):
         inner: list[JsonValue] = []

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from distriqueue.api.fences import Fence
 from distriqueue.api.raw import RawJobStatus
 from distriqueue.core.commands import PublishTicket, WriteStatus
@@ -256,6 +258,19 @@ def test_a_payload_over_the_limit_is_refused_with_the_limit_in_words() -> None:
     desk.land(again)
     assert desk.of(WriteStatus) == []
     assert desk.of(PublishTicket) == []
+
+
+@pytest.mark.parametrize("levels", [191, 300, 1000])
+def test_a_payload_that_is_nested_too_deeply_is_refused_and_holds_nobody_up(levels: int) -> None:
+    payload: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        payload = {"a": payload}
+    desk = Desk([raw_job("a", payload=payload), raw_job("b", payload=payload["a"] if levels == 191 else {})]).lead()
+    assert [command.ticket.name for command in desk.of(PublishTicket)] == ["b"]
+    write = desk.write()
+    assert (write.name, write.status["phase"]) == ("a", "Failed")
+    assert write.status["conditions"][0]["reason"] == "InvalidPayload"
+    assert "190 levels" in write.status["error"]
 
 
 def test_a_spec_that_is_none_is_refused() -> None:

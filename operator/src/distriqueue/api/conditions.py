@@ -47,7 +47,7 @@ class JobReason(StrEnum):
     """On Accepted=False and Failed=True, phase Failed: the payload has more bytes than `limits.PAYLOAD_LIMIT_BYTES`."""
     INVALID_PAYLOAD = "InvalidPayload"
     """On Accepted=False and Failed=True, phase Failed: what the ConfigMap of `spec.payloadFrom` holds is no JSON
-    object."""
+    object, or the payload is nested deeper than 190 levels."""
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
     """On PayloadReady=False: there is no ConfigMap of that name in the job's namespace."""
     CONFIG_MAP_KEY_NOT_FOUND = "ConfigMapKeyNotFound"
@@ -107,6 +107,8 @@ class AttemptReason(StrEnum):
     """No heartbeat from the worker for 15 s, its pod ended, or it no longer has the attempt; outcome Lost."""
     WORKER_STOPPED = "WorkerStopped"
     """The worker shut down and stopped its handlers before this one ended; outcome Lost."""
+    NOT_STARTED = "NotStarted"
+    """The gateway claimed it for an HTTP worker that never took it; outcome Stopped, and it counts for nothing."""
     CANCELLED = "Cancelled"
     """The job was cancelled while the attempt ran; outcome Stopped."""
     DEADLINE_EXCEEDED = "DeadlineExceeded"

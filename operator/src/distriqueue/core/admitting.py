@@ -17,7 +17,7 @@ from distriqueue.core.reaping import Finished
 from distriqueue.core.times import Now, seconds
 from distriqueue.core.writing import Writing
 from distriqueue_protocol.messages import GrantId, StopReason
-from distriqueue_protocol.payloads import too_large
+from distriqueue_protocol.payloads import is_too_deep, too_deep, too_large
 
 
 class Admission:
@@ -79,6 +79,10 @@ class Admission:
             return
         books.jobs[job.uid] = job
         books.add_pool(job.pool)
+        if is_too_deep(job.payload):
+            # No worker could read its ticket, and below some depth nobody can measure it either.
+            self._writing.refuse(job, JobReason.INVALID_PAYLOAD, too_deep("spec.payload"), now)
+            return
         size = json_bytes(job.payload)
         limit = books.settings.payload_limit
         if size > limit:

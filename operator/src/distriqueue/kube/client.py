@@ -28,6 +28,7 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 from distriqueue.kube.credentials import Credentials
+from distriqueue.kube.decoding import decode
 from distriqueue.kube.errors import (
     Forbidden,
     KubeError,
@@ -192,7 +193,7 @@ class KubeClient:
             guard=guard,
         )
         try:
-            decoded: dict[str, Any] = orjson.loads(answer)
+            decoded: dict[str, Any] = decode(answer)
         except orjson.JSONDecodeError as error:
             raise Unanswered(f"{method} {path}: the answer is no JSON: {error}") from error
         return decoded
@@ -372,7 +373,7 @@ def _break_off(answer: aiohttp.ClientResponse) -> None:
 
 def _event(line: bytes) -> dict[str, Any]:
     try:
-        event: dict[str, Any] = orjson.loads(line)
+        event: dict[str, Any] = decode(line)
     except orjson.JSONDecodeError as error:
         raise Unanswered(f"a watch event is no JSON: {error}") from error
     if event["type"] == "ERROR":

@@ -10,7 +10,8 @@ it, and reads again only what has changed.
 It keeps uid, name and version of each object (some 300 bytes), not the object, and does O(1) work for an event.
 
 It never fails: `run` goes on through all errors of the API server, with growing pauses; `Feed.last_event_age` tells
-how long nothing was heard. An exception of `deliver` is a bug of ours and ends `run`.
+how long nothing was heard. An object that is nested too deeply is delivered without its depths (see `decoding`),
+and `deliver` has to be able to take that. An exception of `deliver` is a bug of ours and ends `run`.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from typing import Any, Final
 import orjson
 
 from distriqueue.kube.client import METADATA_LIST, KubeClient
-from distriqueue.kube.errors import Gone, KubeError, NotFound
+from distriqueue.kube.decoding import decode
+from distriqueue.kube.errors import Gone, KubeError, NotFound, Unanswered
 from distriqueue.kube.resources import Resource
 
 _LOG: Final = logging.getLogger(__name__)
@@ -305,7 +307,10 @@ class Feed:
             params = {"limit": str(limit)} | self._selected() | ({"continue": token} if token else {})
             answer = await self._client.request_raw("GET", scope.path, params=params, timeout=LIST_SECONDS)
             scope.heard_at = self._clock()
-            page = orjson.loads(answer)
+            try:
+                page = decode(answer)
+            except orjson.JSONDecodeError as error:
+                raise Unanswered(f"a list is no JSON: {error}") from error
             for item in page["items"]:
                 uid, version = _identify(item)
                 seen.add(uid)
