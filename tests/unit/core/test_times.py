@@ -24,3 +24,20 @@ def test_a_time_that_rounds_up_is_the_next_second() -> None:
 @pytest.mark.parametrize("text", [None, "", "yesterday", "2026-13-01T00:00:00Z"])
 def test_what_is_no_time_is_none(text: str | None) -> None:
     assert seconds(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-01T00:00:00+99:99",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+    ],
+)
+def test_a_moment_that_nobody_could_write_again_is_none(text: str) -> None:
+    assert seconds(text) is None
+
+
+def test_small_letters_are_read() -> None:
+    assert seconds("2026-01-01t00:00:00z") == seconds("2026-01-01T00:00:00Z") == 1_767_225_600

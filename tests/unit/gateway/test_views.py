@@ -1,7 +1,7 @@
 """Submissions and views: the bounds are the resource's own, and what is shown is what is there."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from distriqueue.api import limits
 from distriqueue.api.jobs import JobSpec
 from distriqueue.api.phases import JobPhase
+from distriqueue.api.raw import RawJob
 from distriqueue.core.explaining import Blocker, Explanation
 from distriqueue.gateway.problems import Unprocessable
 from distriqueue.gateway.showing import explanation_view, job_document, job_view, status_of, worker_view
@@ -197,3 +198,58 @@ def test_schemas_lose_what_only_kubernetes_understands() -> None:
     assert "x-kubernetes" not in orjson.dumps(schema).decode()
     assert schema["properties"]["type"]["pattern"].startswith("^[a-z0-9]")
     assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("moment", "shown"),
+    [
+        ("2026-01-01T00:00:00+99:99", False),
+        ("0000-01-01T00:00:00Z", False),
+        ("0001-01-01T00:00:00+14:00", False),
+        ("9999-12-31T23:59:59-14:00", False),
+        ("2026-01-01t00:00:00z", True),
+        ("2026-01-01T00:00:00.123456789+05:30", True),
+    ],
+)
+def test_a_moment_that_cannot_be_read_is_not_shown_and_all_else_is(moment: str, *, shown: bool) -> None:
+    attempt = {"number": 1, "startTime": moment, "completionTime": moment, "outcome": "Failed"}
+    progress = {"percent": 7, "time": moment}
+    status = {"queuedTime": moment, "completionTime": moment, "attempts": [attempt], "progress": progress}
+    resource = row(1, spec={"startAfter": moment}, status=status).raw()
+    document = job_document(resource)
+    for part in (document, document["attempts"][0]):
+        assert ("completionTime" in part) is shown
+    view = job_view(resource)
+    assert JobView.model_validate_json(orjson.dumps(document)) == view, "streams and lists say the same"
+    assert (view.start_after is not None) is shown
+    assert view.progress is not None
+    assert (view.progress.percent, view.progress.time is not None) == (7, shown)
+    assert [(one.number, one.outcome, one.start_time is not None) for one in view.attempts] == [(1, "Failed", shown)]
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
+def test_a_spec_that_was_stored_under_other_bounds_is_shown_without_what_does_not_fit() -> None:
+    spec = {"backoff": {"factorPercent": "many"}, "payload": nested(900), "maxAttempts": "x"}
+    view = job_view(cast("RawJob", job(1, 1, spec=spec)))
+    assert (view.type, view.backoff, view.payload, view.max_attempts) == ("email", None, {}, 3)
+
+
+@pytest.mark.parametrize("levels", [191, 252, 300, 1000])
+def test_a_job_that_is_nested_too_deeply_is_kept_without_that(levels: int) -> None:
+    kept = row(1, spec={"payload": nested(levels)}, status={"phase": "Succeeded", "result": [nested(levels)]}).raw()
+    assert "payload" not in kept["spec"]
+    assert "result" not in kept["status"]
+    assert (kept["spec"]["type"], kept["status"]["phase"]) == ("email", "Succeeded")
+
+
+def test_a_job_as_deep_as_a_payload_may_be_is_kept_whole_and_readable_for_all() -> None:
+    deepest = nested(190)
+    kept = row(1, spec={"payload": deepest}).raw()
+    assert kept["spec"]["payload"] == deepest
+    assert JobView.model_validate_json(job_view(kept).model_dump_json()).payload == deepest

@@ -57,10 +57,13 @@ def created(text: str | None) -> float | None:
 
 
 def seconds(text: str | None) -> float | None:
-    """Read an RFC 3339 time as seconds since 1970; None for no time, or for one that cannot be read."""
+    """Read an RFC 3339 time as seconds since 1970; None for no time, or for one that cannot be read or written here.
+
+    Years are 1 to 9999, also in UTC; RFC 3339 and the API server allow small letters.
+    """
     if not text:
         return None
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):
         return None

@@ -1,17 +1,21 @@
 """How resources become views: what is shown of a job, a worker and an explanation.
 
 Guarantees: nothing that the API server may serve makes it fail, fields of a later version included; what is absent is
-left out. `job_document` is the JSON of a `JobView`, made without pydantic: streams send thousands of them a second.
+left out, and so is a moment that cannot be read, and in a `JobView` whatever else does not fit. `job_document` is the
+JSON of a `JobView`, made without pydantic: streams send thousands of them a second.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from distriqueue.api import limits
 from distriqueue.api.conditions import JobCondition
 from distriqueue.api.phases import JobPhase, WorkerPhase
 from distriqueue.api.raw import RawCondition, RawJob, RawWorker
+from distriqueue.core import times
 from distriqueue.core.explaining import Explanation
 from distriqueue.gateway.views import (
     STATUS_OF_PHASE,
@@ -51,6 +55,8 @@ _FROM_STATUS: Final = (
     "nextAttemptTime",
     "attempts",
 )
+_MOMENTS: Final = ("startAfter", "queuedTime", "startTime", "completionTime", "nextAttemptTime")
+_NESTED_MOMENTS: Final = frozenset({"time", "startTime", "completionTime"})
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "priority": limits.DEFAULT_PRIORITY,
     "priorityValue": limits.DEFAULT_PRIORITY_VALUE,
@@ -84,6 +90,13 @@ def job_document(job: RawJob) -> dict[str, Any]:
     }
     document.update((key, spec[key]) for key in _FROM_SPEC if spec.get(key) is not None)
     document.update((key, status[key]) for key in _FROM_STATUS if status.get(key) is not None)
+    for key in _MOMENTS:
+        if key in document and not _is_moment(document[key]):
+            del document[key]
+    if "progress" in document:
+        document["progress"] = _readable(document["progress"])
+    if "attempts" in document:
+        document["attempts"] = [_readable(attempt) for attempt in document["attempts"]]
     if labels := metadata.get("labels"):
         document["labels"] = labels
     if submitter := (metadata.get("annotations") or {}).get(SUBMITTED_BY):
@@ -96,6 +109,18 @@ def job_document(job: RawJob) -> dict[str, Any]:
         document["reason"], document["message"] = condition.get("reason"), condition.get("message")
         break
     return document
+
+
+def _is_moment(text: str) -> bool:
+    """Say whether everybody who reads the view can read a moment; the API server takes some that nobody can."""
+    return times.checked(text.upper()) is not None and times.seconds(text) is not None
+
+
+def _readable(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an attempt, or the progress, without the moments that cannot be read."""
+    if all(_is_moment(part[key]) for key in part.keys() & _NESTED_MOMENTS):
+        return part
+    return {key: value for key, value in part.items() if key not in _NESTED_MOMENTS or _is_moment(value)}
 
 
 def _telling(conditions: Sequence[RawCondition]) -> Iterator[RawCondition]:
@@ -117,7 +142,14 @@ _TELLING: Final = (
 
 def job_view(job: RawJob) -> JobView:
     """Return the view of a resource."""
-    return JobView.model_validate(job_document(job), extra="ignore")
+    document = job_document(job)
+    try:
+        return JobView.model_validate(document, extra="ignore")
+    except ValidationError as error:
+        # Stored under other bounds than today's, or too deep: the page that it stands on is not to fail for it.
+        unfit = {str(item["loc"][0]) for item in error.errors(include_url=False, include_input=False)}
+    fit = {key: value for key, value in document.items() if key not in unfit}
+    return JobView.model_validate({**_DEFAULTS, **fit}, extra="ignore")
 
 
 def worker_view(worker: RawWorker) -> WorkerView:
