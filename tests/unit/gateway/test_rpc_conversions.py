@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from distriqueue.gateway.problems import InvalidRequest, Unprocessable
 from distriqueue.gateway.queries import JobQuery, Order
-from distriqueue.gateway.rest.bodies import parse
+from distriqueue.gateway.rest.bodies import DEPTH_LIMIT, parse
 from distriqueue.gateway.rpc import conversions
 from distriqueue.gateway.rpc.stubs import jobs_pb2
 from distriqueue.gateway.views import (
@@ -158,11 +158,19 @@ def test_what_is_wrong_is_named_as_rest_names_it(message: jobs_pb2.JobSubmission
     assert all(error.message for error in caught.value.errors)
 
 
-def test_a_payload_that_is_too_deep_is_refused() -> None:
-    with pytest.raises(InvalidRequest):
-        conversions.submission(
-            jobs_pb2.JobSubmission(type="report", payload_json='{"a":' + "[" * 100 + "]" * 100 + "}")
-        )
+@pytest.mark.parametrize("levels", [DEPTH_LIMIT, 300, 900, 5000])
+def test_a_payload_that_is_too_deep_is_refused(levels: int) -> None:
+    with pytest.raises((InvalidRequest, Unprocessable)):  # below some depth it is no JSON to the parser
+        conversions.submission(_nested(levels))
+
+
+def test_a_payload_as_deep_as_rest_takes_it_is_taken() -> None:
+    assert conversions.submission(_nested(DEPTH_LIMIT - 1)).payload
+
+
+def _nested(levels: int) -> jobs_pb2.JobSubmission:
+    lists = levels - 1
+    return jobs_pb2.JobSubmission(type="report", payload_json='{"a":' + "[" * lists + "]" * lists + "}")
 
 
 def test_a_job_is_shown_whole() -> None:

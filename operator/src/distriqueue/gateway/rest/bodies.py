@@ -88,8 +88,8 @@ def parse(body: bytes, model: type[ModelT]) -> ModelT:
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
     # As many brackets are needed to be as deep; mostly there are fewer, and nobody has to look.
-    if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT and _depth(value) > DEPTH_LIMIT:
-        raise InvalidRequest(f"the body is nested more than {DEPTH_LIMIT} deep: send flatter data, or a text with JSON")
+    if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT and depth(value) > DEPTH_LIMIT:
+        raise too_deep()
     try:
         return _validated(value, model)
     except ValidationError as error:
@@ -176,13 +176,18 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body is larger than {limit} bytes: send less at a time, or large data by reference")
 
 
-def _depth(value: Any) -> int:
+def too_deep() -> InvalidRequest:
+    """Return the problem of a body that is nested too deeply."""
+    return InvalidRequest(f"the body is nested more than {DEPTH_LIMIT} deep: send flatter data, or a text with JSON")
+
+
+def depth(value: Any) -> int:
     """Return how deep arrays and objects are nested, or that it is more than the limit."""
     level: list[Any] = [value]
-    depth = 0
-    while level and depth <= DEPTH_LIMIT:
+    levels = 0
+    while level and levels <= DEPTH_LIMIT:
         level = [part for part in level if isinstance(part, dict | list)]
         if level:
-            depth += 1
+            levels += 1
         level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
-    return depth
+    return levels

@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from distriqueue.api.phases import AttemptOutcome, JobPhase, Priority
 from distriqueue.gateway.problems import FieldError, Unprocessable
 from distriqueue.gateway.queries import JobQuery, Order
-from distriqueue.gateway.rest.bodies import parse
+from distriqueue.gateway.rest.bodies import DEPTH_LIMIT, depth, parse, too_deep
 from distriqueue.gateway.rpc.methods import snake_case
 from distriqueue.gateway.rpc.stubs import jobs_pb2
 from distriqueue.gateway.views import ExplanationView, JobAttempt, JobPage, JobStatus, JobSubmission, JobView
@@ -59,6 +59,8 @@ def submission(message: jobs_pb2.JobSubmission) -> JobSubmission:
         except orjson.JSONDecodeError as error:
             wrong = FieldError("/payload", f"payload_json is not JSON: {error}")
             raise Unprocessable("1 field is not as it has to be: see errors", errors=(wrong,)) from None
+        if depth(fields["payload"]) >= DEPTH_LIMIT:  # it is one level of the body that `parse` judges
+            raise too_deep()
     return parse(orjson.dumps(fields), JobSubmission)
 
 
