@@ -4,12 +4,15 @@ import asyncio
 
 import pytest
 
-from distriqueue.gateway.http_workers.messages import HeartbeatRequest, HeldJob
+from distriqueue.gateway.http_workers import desks
+from distriqueue.gateway.http_workers.keepers import Handler
+from distriqueue.gateway.http_workers.messages import HeartbeatRequest, HeldJob, NextRequest, RegisterRequest
 from distriqueue.gateway.http_workers.seals import SealKey
 from distriqueue.gateway.http_workers.sessions import WorkerSession
 from distriqueue.gateway.identities import Identity
-from distriqueue_protocol.messages import GrantId, HeldGrant, Registration, Ticket
+from distriqueue_protocol.messages import GrantId, HeldGrant, Outcome, Registration, Ticket
 from distriqueue_protocol.names import Priority
+from distriqueue_worker.clocks import monotonic
 
 BROKER = "amqp://somebody:secret@127.0.0.1:1/"
 GRANT = GrantId(7, 1)
@@ -52,6 +55,20 @@ async def test_a_grant_that_has_just_come_is_not_taken_for_dead(session: WorkerS
     assert keeper.over is None
 
 
+@pytest.mark.parametrize("request_", [0, 2], ids=["never sent", "sent and not received"])
+async def test_what_is_given_back_before_it_started_is_reported_as_that(session: WorkerSession, request_: int) -> None:
+    keeper = session._keeper
+    keeper.custody.adopt(TICKET, HeldGrant(grant=GRANT, uid=TICKET.uid, attempt=1, claim=1), monotonic())
+    keeper.handlers[GRANT] = Handler(TICKET)
+    keeper.deliveries.add(GRANT)
+    if request_:
+        keeper.deliveries.send(1)
+    await session.next(NextRequest(request=request_, received=0, max=0), 0.0)
+    assert GRANT not in keeper.custody.running
+    (report,) = keeper.custody.ledger.take_fresh()
+    assert (report.outcome, report.reason) == (Outcome.INTERRUPTED, "NotStarted")
+
+
 async def test_what_was_adopted_and_is_not_listed_is_dead(session: WorkerSession) -> None:
     keeper = session._keeper
     keeper.adopt(GRANT, TICKET, claim=1, start_time=None)
@@ -59,3 +76,8 @@ async def test_what_was_adopted_and_is_not_listed_is_dead(session: WorkerSession
     assert GRANT in keeper.custody.running
     await say(session, HeartbeatRequest())
     assert GRANT not in keeper.custody.running
+
+
+@pytest.mark.parametrize(("named", "announced"), [((), ("*",)), (("email",), ("email",)), (("*",), ("*",))])
+def test_a_worker_that_names_no_type_is_known_to_run_all(named: tuple[str, ...], announced: tuple[str, ...]) -> None:
+    assert desks._registration(RegisterRequest(name="w", types=named), None).types == announced

@@ -55,6 +55,7 @@ TICK_SECONDS: Final = 0.25
 SESSIONS_MOST: Final = 1000
 """Sessions that a replica keeps: each has a connection to the broker."""
 _ALL_TYPES: Final = "*"
+"""The type under which all workers announce that they run any; to name none would say that they run none."""
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -324,7 +325,7 @@ def _registration(request: RegisterRequest, before: SessionSeal | None) -> Regis
         worker=request.name,
         pool=request.pool,
         concurrency=request.capacity,
-        types=request.types,
+        types=request.types or (_ALL_TYPES,),
         version=request.version,
         start_time=utc_text(),
         hostname=request.hostname,
