@@ -11,6 +11,7 @@ from random import Random
 from pydantic import JsonValue
 
 from distriqueue.gateway.http_workers.deliveries import Deliveries
+from distriqueue.gateway.http_workers.keepers import NOT_STARTED
 from distriqueue_protocol.messages import (
     EpochCall,
     GrantId,
@@ -205,7 +206,7 @@ class GatewaySession:
         def tell(now: float) -> None:
             for index, delivery in enumerate(self.deliveries.waiting()):
                 if index >= most or self.custody.running[delivery.grant].stopping is not None:
-                    self._drop(delivery.grant, now)
+                    self._give_back(delivery.grant, now)
 
         self.event(tell)
         if poll.open and (self.deliveries.waiting() or not most):
@@ -264,7 +265,7 @@ class GatewaySession:
 
         def tell(now: float) -> None:
             for grant in self.deliveries.unsent():
-                self._drop(grant, now)
+                self._give_back(grant, now)
             self.custody.shut_down(0.0, now)
 
         self.event(tell)
@@ -282,7 +283,7 @@ class GatewaySession:
         def tell(now: float) -> None:
             if self._poll is None and now - self._unpolled_since >= UNSENT_SECONDS and not self.fenced:
                 for grant in self.deliveries.unsent():
-                    self._drop(grant, now)
+                    self._give_back(grant, now)
 
         self.event(tell)
 
@@ -320,6 +321,11 @@ class GatewaySession:
 
     def _drop(self, grant: GrantId, now: float) -> None:
         self.custody.end(grant, None, self.gateway.clock(), now)
+        self._forget(grant)
+
+    def _give_back(self, grant: GrantId, now: float) -> None:
+        ordered = self.custody.running[grant].stopping is not None
+        self.custody.end(grant, None if ordered else NOT_STARTED, self.gateway.clock(), now)
         self._forget(grant)
 
     def _forget(self, grant: GrantId) -> None:

@@ -110,6 +110,13 @@ def test_a_worker_that_was_stopped_has_lost_the_attempt() -> None:
     assert (status["attempts"][-1]["outcome"], status["attempts"][-1]["reason"]) == ("Lost", "WorkerStopped")
 
 
+def test_what_was_never_started_counts_for_nothing() -> None:
+    never = report(outcome=Outcome.INTERRUPTED, reason="NotStarted")
+    status = valid(end(job(maxAttempts=1), slot(report=never)))
+    assert (status.phase, status.failures) == ("Retrying", None)
+    assert [(one.outcome, one.reason) for one in status.attempts or []] == [("Stopped", "NotStarted")]
+
+
 def test_a_refusal_says_so_in_both_conditions() -> None:
     refused = job()
     refused.refusal = Closing(JobPhase.FAILED, JobReason.PAYLOAD_TOO_LARGE, "too big")

@@ -46,7 +46,8 @@ class AttemptOutcome(StrEnum):
     LOST = "Lost"
     """Its worker went away, and nobody can say how far it came."""
     STOPPED = "Stopped"
-    """It was stopped by an order: the job was cancelled, its deadline passed, or somebody asked for a retry."""
+    """It was stopped by an order (the job was cancelled, its deadline passed, or somebody asked for a retry),
+    or it never began."""
 
 
 class WorkerPhase(StrEnum):

@@ -37,9 +37,10 @@ _STOPPED: Mapping[str, AttemptOutcome] = {
     StopReason.CANCELLED: AttemptOutcome.STOPPED,
     StopReason.DEADLINE_EXCEEDED: AttemptOutcome.STOPPED,
     StopReason.RETRIED: AttemptOutcome.STOPPED,
+    AttemptReason.NOT_STARTED: AttemptOutcome.STOPPED,
 }
-"""What an interrupted attempt is by the order that its worker names: it may be an earlier one than the last, or of the
-leader before this one."""
+"""What an interrupted attempt is by the reason that its worker names: an order, which may be an earlier one than the
+last, or of the leader before this one; or that there was no attempt."""
 _NOT_A_REASON = re.compile(r"[^A-Za-z0-9]+")
 
 

@@ -18,11 +18,12 @@ from typing import Any, Final
 import structlog
 from pydantic import JsonValue
 
+from distriqueue.api.conditions import AttemptReason
 from distriqueue.gateway.http_workers.answers import Poll, Waiting
 from distriqueue.gateway.http_workers.deliveries import Deliveries
 from distriqueue.gateway.http_workers.messages import ProgressWord
 from distriqueue.gateway.problems import Gone
-from distriqueue_protocol.messages import EpochCall, GrantId, HeldGrant, LeaderMessage, Registration, Ticket
+from distriqueue_protocol.messages import EpochCall, GrantId, HeldGrant, LeaderMessage, Outcome, Registration, Ticket
 from distriqueue_protocol.names import DEFAULT_SHARD
 from distriqueue_worker.clocks import monotonic, utc_text
 from distriqueue_worker.commands import (
@@ -37,6 +38,7 @@ from distriqueue_worker.commands import (
     Noticed,
     Publish,
     Reconnect,
+    Result,
     Send,
     Start,
     Stop,
@@ -57,6 +59,10 @@ NOT_OURS_SECONDS: Final = (0.3, 1.0)
 """How long a ticket is kept that this worker may not run, so that it does not come back at once."""
 REMEMBERED: Final = 4096
 """Reports that are remembered, so that one which is sent again is answered."""
+NOT_STARTED: Final = Result(
+    Outcome.INTERRUPTED, reason=AttemptReason.NOT_STARTED, error="no worker took it from the gateway"
+)
+"""What is reported of a grant that others get before its worker could start it."""
 LOST: Final = "the lease of this session is lost: stop what still runs, and register again with what is not reported"
 FAULT: Final = "a fault in the gateway ended this session: register again, with the jobs that are held"
 
@@ -184,6 +190,15 @@ class Keeper:
         self.custody.end(grant, None, utc_text(), now)
         self.forget(grant)
 
+    def give_back(self, grant: GrantId, now: float) -> None:
+        """A grant was certainly never started: others get it, and nobody's failure is counted.
+
+        It has to be said, because the leader may have written already that the attempt runs.
+        """
+        ordered = self.custody.running[grant].stopping is not None
+        self.custody.end(grant, None if ordered else NOT_STARTED, utc_text(), now)
+        self.forget(grant)
+
     def forget(self, grant: GrantId) -> None:
         """The handler of a grant is dead, and custody knows."""
         self.deliveries.remove(grant)
@@ -214,7 +229,7 @@ class Keeper:
         with self.event() as now:
             if self.waiting.poll is None and now - self._unpolled_since >= UNSENT_SECONDS and not self.fenced:
                 for grant in self.deliveries.unsent():
-                    self.drop(grant, now)
+                    self.give_back(grant, now)
 
     def end(self, why: str) -> None:
         """It is over, whoever waits; what the broker has is kept, and everything else is the worker's to say again."""

@@ -198,7 +198,7 @@ class WorkerSession:
         goodbye = keeper.waiting.for_goodbye()
         with keeper.event() as now:
             for grant in keeper.deliveries.unsent():
-                keeper.drop(grant, now)
+                keeper.give_back(grant, now)
             keeper.custody.shut_down(0.0, now)
         await _until(goodbye, "the broker does not answer: leave again, or just go", seconds=LEAVE_SECONDS)
 
@@ -259,7 +259,7 @@ class WorkerSession:
         for index, delivery in enumerate(self._keeper.deliveries.waiting()):
             unwanted = index >= request.max or self._keeper.custody.running[delivery.grant].stopping is not None
             if unwanted and (request.request or not delivery.sent):
-                self._keeper.drop(delivery.grant, now)
+                self._keeper.give_back(delivery.grant, now)
 
     def _hand_out(self, most: int) -> NextAnswer:
         self._check()
