@@ -50,6 +50,18 @@ def test_what_the_schema_refuses_names_the_fields_of_the_submission() -> None:
             kube.Forbidden("is being terminated", code=403, causes=({"reason": "NamespaceTerminating"},)),
             problems.Conflict,
         ),
+        (
+            kube.Forbidden('admission webhook "a.example" denied the request: no team label', code=403),
+            problems.Forbidden,
+        ),
+        (
+            kube.Forbidden(
+                "distributedjobs.distriqueue.io \"a\" is forbidden: ValidatingAdmissionPolicy 'team' with binding "
+                "'all' denied request: no team label",
+                code=403,
+            ),
+            problems.Forbidden,
+        ),
         (kube.Forbidden("secret-account may not", code=403), problems.Unavailable),
         (kube.Forbidden("secret-account may not", code=401), problems.Unavailable),
         (kube.NoCredentials("none at /secret"), problems.Unavailable),
@@ -65,6 +77,11 @@ def test_every_error_of_the_api_server_has_its_problem(error: kube.KubeError, ki
     assert "secret" not in problem.detail
     assert "10.0.0.1" not in problem.detail
     assert (problem.retry_after is not None) == (kind is problems.Unavailable)
+
+
+def test_a_policy_that_refuses_is_heard_in_its_own_words() -> None:
+    problem = from_kube(kube.Forbidden('admission webhook "a.example" denied the request: no team label', code=403))
+    assert "no team label" in problem.detail
 
 
 def test_the_api_servers_own_pause_is_passed_on() -> None:

@@ -42,6 +42,12 @@ def test_a_problem_arrives_as_its_document_says() -> None:
     assert trailers[refusals.PUSHBACK_TRAILER] == "1500"
 
 
+def test_what_may_have_been_done_is_not_to_be_repeated_by_a_retry_policy() -> None:
+    trailers = dict(refusals.trailers_of(problems.Unsettled("look before you ask again")))
+    assert trailers[refusals.PUSHBACK_TRAILER] == "-1"
+    assert refusals.PUSHBACK_TRAILER not in dict(refusals.trailers_of(problems.Conflict("changed")))
+
+
 def test_the_details_are_those_of_google_rpc_status() -> None:
     problem = Unprocessable("see errors")
     status = dict(refusals.trailers_of(problem))[refusals.DETAILS_TRAILER]

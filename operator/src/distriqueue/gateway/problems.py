@@ -172,6 +172,10 @@ class Unavailable(Problem):
     retryable = True
 
 
+class Unsettled(Unavailable):
+    """Whether it was done is not known. No `retry_after`: whoever repeats it unseen may have it done twice."""
+
+
 class TooSlow(Unavailable):
     """The reader of a stream fell so far behind that it was cut; it resumes with the last id that it has read."""
 
@@ -202,6 +206,9 @@ def _forbidden(error: kube.KubeError) -> Problem:
     if error.code == HTTPStatus.FORBIDDEN and _is_of_the_namespace(error):
         # The caller may do it; what stands against it lies in the namespace, and the API server's words say so.
         return Conflict(_text(error.message))
+    if _POLICY.search(error.message):
+        # Nobody lacks a right: the cluster has a rule against this job, and says so in its own words.
+        return Forbidden(_text(error.message))
     _LOG.error("the gateway's own account is refused: %s", error.message)
     return Unavailable(
         "the gateway's own account is not allowed to do this: its ClusterRole is missing or incomplete; tell whoever "
@@ -227,12 +234,18 @@ _TRANSLATIONS: Final[tuple[tuple[type[kube.KubeError], Callable[[kube.KubeError]
     (
         kube.Unanswered,
         _away(
-            "the Kubernetes API server did not answer, and whether the change was made is not known: look, or try "
-            "again (a submission with an Idempotency-Key is made only once)"
+            "the Kubernetes API server did not answer, and whether it did what was asked is not known: try again "
+            "(a submission with an Idempotency-Key is made only once)"
         ),
     ),
 )
 """In the order in which they are asked: the narrower class first."""
+
+
+_POLICY: Final = re.compile(
+    r"admission webhook \"[^\"]*\" denied the request|ValidatingAdmissionPolicy .* denied request"
+)
+"""How the API server begins the words of a webhook or a policy that refuses; they come with 403, among others."""
 
 
 def _is_of_the_namespace(error: kube.KubeError) -> bool:

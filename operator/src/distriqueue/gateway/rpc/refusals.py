@@ -2,7 +2,8 @@
 
 Guarantees: each `Problem` has one code, by its HTTP status. The details are a `google.rpc.Status` in the trailer
 `grpc-status-details-bin`, as every gRPC library reads it, with one `distriqueue.v1alpha1.Problem` in it. A problem with
-`retry_after` also has the trailer `grpc-retry-pushback-ms`, which clients with a retry policy obey.
+`retry_after` also has the trailer `grpc-retry-pushback-ms`, which clients with a retry policy obey; where the outcome
+is not known it is negative, so that they do not try again.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from distriqueue.gateway.problems import Problem
+from distriqueue.gateway.problems import Problem, Unsettled
 from distriqueue.gateway.rpc.stubs import jobs_pb2
 
 DETAILS_TRAILER: Final = "grpc-status-details-bin"
@@ -66,7 +67,9 @@ def trailers_of(problem: Problem) -> tuple[tuple[str, str | bytes], ...]:
     detail.Pack(message)
     status = _STATUS(code=code_of(problem).value[0], message=message.detail, details=[detail.SerializeToString()])
     trailers: list[tuple[str, str | bytes]] = [(DETAILS_TRAILER, status.SerializeToString())]
-    if problem.retry_after is not None:
+    if isinstance(problem, Unsettled):
+        trailers.append((PUSHBACK_TRAILER, "-1"))
+    elif problem.retry_after is not None:
         trailers.append((PUSHBACK_TRAILER, str(round(1000 * problem.retry_after))))
     return tuple(trailers)
 
