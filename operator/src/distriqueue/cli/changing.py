@@ -78,14 +78,18 @@ async def change(cluster: Cluster, choice: Choice, wish: Wish) -> Exit:
         for job, why in refused:
             tables.note(f"error: {job['metadata']['name']}: {why}")
     wanted = [job for job, why in objections if why is None]
-    failed = await write(cluster, wanted, wish)
+    failed = await write(cluster, wanted, wish, alone=len(wanted) == 1)
     if not choice.names and len(wanted) != 1:
         tables.say(f"{len(wanted) - failed} {'job' if len(wanted) - failed == 1 else 'jobs'} {wish.done}")
     return Exit.FAILED if failed or (choice.names and refused) else Exit.FINE
 
 
-async def write(cluster: Cluster, wanted: Sequence[Item], wish: Wish) -> int:
-    """Write a wish into these jobs; returns how many could not be written, and says why."""
+async def write(cluster: Cluster, wanted: Sequence[Item], wish: Wish, *, alone: bool) -> int:
+    """Write a wish into these jobs; returns how many could not be written, and says why.
+
+    Raises:
+        CliError: It could not be written, and it is `alone`: all that was chosen is this one job.
+    """
 
     async def one(job: Item) -> Item:
         path = JOBS.path(job["metadata"]["namespace"], job["metadata"]["name"])
@@ -98,13 +102,14 @@ async def write(cluster: Cluster, wanted: Sequence[Item], wish: Wish) -> int:
     for job, answer in zip(wanted, answers, strict=True):
         if isinstance(answer, KubeError):
             said = translated(answer)
-            if len(wanted) == 1:
+            if alone:
                 raise CliError(f"{job['metadata']['name']}: {said.sentence}", said.code)
             errors[said.sentence] += 1
         elif len(wanted) <= _NAMED:
             tables.say(f"{tables.name_of(job)} {wish.done}")
     for sentence, count in errors.most_common(3):
-        tables.note(f"error: {count} of {len(wanted)} jobs: {sentence}")
+        whose = wanted[0]["metadata"]["name"] if len(wanted) == 1 else f"{count} of {len(wanted)} jobs"
+        tables.note(f"error: {whose}: {sentence}")
     return errors.total()
 
 
@@ -112,30 +117,40 @@ async def redrive(cluster: Cluster, choice: Choice, *, rate: float, limit: int |
     """Run dead letters again, the oldest first, so many a second.
 
     Raises:
-        CliError: Nothing was chosen.
+        CliError: Nothing was chosen, one that was named is not there, or the only one could not be written.
     """
     if not choice.anything and not choice.all:
         raise usage(
             "choose the dead letters with -l, --type, --pool, --reason or by name, or take --all of the namespace"
         )
-    found = jobs.sorted_by(await jobs.chosen(cluster, replace(choice, phases=(JobPhase.DEAD,))), "end")
-    found = [job for job in found if _may_run_again(job) is None][:limit]
+    # What is named is read whatever its phase, so that it can be said why it does not run again.
+    asked = choice if choice.names else replace(choice, phases=(JobPhase.DEAD,))
+    objections = [(job, _no_letter(job)) for job in jobs.sorted_by(await jobs.chosen(cluster, asked), "end")]
+    refused = [(job, why) for job, why in objections if why is not None] if choice.names else []
+    for job, why in refused:
+        tables.note(f"error: {job['metadata']['name']}: {why}")
+    found = [job for job, why in objections if why is None][:limit]
     if dry_run:
         for job in found:
             last = jobs.last_attempt(job)
             said = f"{last.get('reason', '')}: {last.get('error', '')}"
             tables.say(f"{job['metadata']['namespace']}/{job['metadata']['name']}   {tables.cell(said)}")
         tables.say(f"{_letters(len(found))} would run again (dry run)")
-        return Exit.FINE
+        return Exit.FAILED if refused else Exit.FINE
     failed = 0
     loop = asyncio.get_running_loop()
     begin = loop.time()
     step = max(1, int(rate))
     for start in range(0, len(found), step):
         await asyncio.sleep(max(0.0, begin + start / rate - loop.time()))
-        failed += await write(cluster, found[start : start + step], RETRY)
+        failed += await write(cluster, found[start : start + step], RETRY, alone=len(found) == 1)
     tables.say(f"{_letters(len(found) - failed)} will run again")
-    return Exit.FAILED if failed else Exit.FINE
+    return Exit.FAILED if failed or refused else Exit.FINE
+
+
+def _no_letter(job: Item) -> str | None:
+    phase = jobs.phase(job)
+    return _may_run_again(job) if phase == JobPhase.DEAD else f"it is no dead letter ({phase}): see kubectl djobs retry"
 
 
 def _letters(count: int) -> str:

@@ -184,17 +184,24 @@ def bare(name: str) -> str:
 
 
 async def chosen(cluster: Cluster, choice: Choice) -> list[Item]:
-    """Read the jobs that were chosen, with one list.
+    """Read the jobs that were chosen, with one list, and with a second one if any that was named is not in it.
 
     Raises:
-        CliError: One that was named is not there.
+        CliError: One that was named is not there, or names are to be looked for in all namespaces.
     """
+    if choice.names and choice.everywhere:
+        raise usage("names are looked for in one namespace: leave out -A, and name it with -n")
     namespace = None if choice.everywhere else cluster.namespace
     fields = choice.fields()
     found = [job for job in await cluster.jobs(namespace, fields=fields, labels=choice.labels) if choice.takes(job)]
     there = {job["metadata"]["name"] for job in found}
     missing = [name for name in map(bare, choice.names) if name not in there]
-    if missing and not (choice.phases or choice.labels or choice.everywhere):
+    named = Choice(names=choice.names)
+    if missing and choice != named:
+        # The rest narrows the names down; a name that nobody has is a mistake all the same.
+        there = {job["metadata"]["name"] for job in await cluster.jobs(namespace, fields=named.fields())}
+        missing = [name for name in missing if name not in there]
+    if missing:
         where = f"the namespace '{cluster.namespace}'"
         raise CliError(
             f"there is no job {', '.join(missing)} in {where}: see kubectl djobs list, or name another with -n"
