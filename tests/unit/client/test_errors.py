@@ -39,6 +39,14 @@ def test_what_a_proxy_answers_is_an_error_too(document: dict[str, object]) -> No
     assert "502" in str(error) or error.title
 
 
+def test_a_batch_says_under_which_names_to_look_for_what_was_not_answered() -> None:
+    away = errors.ConnectionFailed("no answer")
+    error = errors.BatchRefused({}, {7: away}, names={7: "email-0a"})
+    assert error.refused == {7: away}
+    assert error.names == {7: "email-0a"}
+    assert "number 7: no answer" in str(error)
+
+
 def test_an_unknown_refusal_is_not_repeated() -> None:
     assert not from_problem(418, {}).retryable
     assert isinstance(from_problem(599, {}), errors.InternalError)

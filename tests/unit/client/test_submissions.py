@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from distriqueue.client import Backoff, ClientError, Filter, InvalidRequest, Options, RetryBudget
-from distriqueue.client.clients import AsyncClient, _body, _made_name, _submission
+from distriqueue.client.clients import BATCH, BATCH_BYTES, AsyncClient, _batches, _body, _made_name, _submission
 from distriqueue.client.models import parameters
 from distriqueue.gateway.queries import JobQuery
 from distriqueue.gateway.rest.bodies import parse
@@ -79,6 +79,18 @@ def test_names_that_are_made_are_names_of_resources(type_: str) -> None:
     assert len(names) == 100
     for name in names:
         JobSubmission(type=type_, name=name)
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 66_000, BATCH_BYTES + 1])
+def test_no_request_for_many_is_larger_than_is_taken(size: int) -> None:
+    sizes = [size] * (2 * BATCH + 1)
+    batches = list(_batches(sizes))
+    assert [number for batch in batches for number in batch] == list(range(len(sizes)))
+    for batch in batches:
+        assert 0 < len(batch) <= BATCH
+        assert len(batch) == 1 or sum(sizes[number] + 1 for number in batch) <= BATCH_BYTES + 1
+    fewest = -(-len(sizes) // max(1, min(BATCH, BATCH_BYTES // (size + 1))))
+    assert len(batches) == fewest
 
 
 def test_every_filter_can_be_said_and_is_understood() -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,9 @@ from distriqueue.client.errors import (
     ClientError,
     Conflict,
     FieldError,
+    Forbidden,
     InvalidRequest,
+    NotFound,
     ProblemError,
     UnexpectedAnswer,
     from_problem,
@@ -41,7 +43,9 @@ T = TypeVar("T")
 Payload = Mapping[str, Any] | pydantic.BaseModel
 
 BATCH: Final = 200
-"""Submissions of one request."""
+"""Most submissions of one request."""
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Most bytes of one request for many: half of what the gateway takes. A single submission is far smaller."""
 PAGE: Final = 200
 """Jobs of one request for a list."""
 _NAME_RANDOM_BYTES: Final = 8
@@ -209,30 +213,42 @@ class AsyncClient:
             The jobs, in the order of the payloads.
 
         Raises:
-            BatchRefused: Some were refused; it has the jobs that were made.
-            ClientError: The gateway refused all, or did not answer.
+            BatchRefused: Some were refused or not answered; it has the jobs that were made.
+            ClientError: The gateway refused the request, or did not answer, and nothing is known to be made.
         """
         place = namespace or self.namespace
         adapter = _adapter(result_type)
         submissions = [
             _submission(type, payload, {**options, "name": _made_name(type)}, namespace=place) for payload in payloads
         ]
-        made: dict[int, Job] = {}
-        refused: dict[int, ProblemError] = {}
-        for first in range(0, len(submissions), BATCH):
-            outcomes = await self._submit_batch(submissions[first : first + BATCH], namespace=place)
-            for number, outcome in enumerate(outcomes, first):
-                if isinstance(outcome, Job):
-                    made[number] = outcome
-                else:
-                    refused[number] = outcome
+        outcomes: dict[int, Job | ClientError] = {}
+        cause: ClientError | None = None
+        try:
+            for numbers in _batches([len(_body(submission)) for submission in submissions]):
+                await self._submit_batch(submissions, numbers, outcomes, namespace=place)
+        except ClientError as error:
+            if not any(isinstance(outcome, Job) for outcome in outcomes.values()):
+                raise
+            # Whoever asked for them is to know those that are made.
+            cause = error
+            outcomes = {number: outcomes.get(number, error) for number in range(len(submissions))}
+        made = {number: outcome for number, outcome in outcomes.items() if isinstance(outcome, Job)}
+        refused = {number: outcome for number, outcome in outcomes.items() if isinstance(outcome, ClientError)}
         if refused:
-            raise BatchRefused(made, refused)
+            names = {number: submissions[number].name or "" for number in refused}
+            raise BatchRefused(made, refused, names=names) from cause
         return [JobHandle(self, made[number], adapter) for number in range(len(submissions))]
 
-    async def _submit_batch(self, submissions: Sequence[JobSubmission], *, namespace: str) -> list[Job | ProblemError]:
-        outcomes: dict[int, Job | ProblemError] = {}
-        waiting = list(range(len(submissions)))
+    async def _submit_batch(
+        self,
+        submissions: Sequence[JobSubmission],
+        numbers: Sequence[int],
+        outcomes: dict[int, Job | ClientError],
+        *,
+        namespace: str,
+    ) -> None:
+        """Submit these in one request, and write down what became of each as soon as it is known."""
+        waiting = [*numbers]
         repeated = False
         patience = self._transport.patience()
         while waiting:
@@ -242,27 +258,37 @@ class AsyncClient:
                     "POST", "/api/jobs/batch", body=b'{"jobs":[' + listed + b"]}", patience_seconds=0
                 )
             except ClientError as error:
+                for number in waiting:
+                    outcomes.pop(number, None)  # what was said before is no longer all that happened
                 if not error.retryable:
                     raise
                 # Some of them may have been made: those answer with a conflict from now on.
                 repeated = True
                 await patience.pause(error)
                 continue
-            for number, outcome in zip(waiting, _items(answer.content, len(waiting)), strict=True):
-                mine = repeated and isinstance(outcome, Conflict)
-                outcomes[number] = await self.get(f"{namespace}/{submissions[number].name}") if mine else outcome
+            for number, answered in zip(waiting, _items(answer.content, len(waiting)), strict=True):
+                mine = repeated and isinstance(answered, Conflict)
+                outcomes[number] = (
+                    await self._found(f"{namespace}/{submissions[number].name}", answered) if mine else answered
+                )
             passing = {
                 number: outcome
                 for number in waiting
-                if isinstance(outcome := outcomes[number], ProblemError) and outcome.retryable
+                if isinstance(outcome := outcomes[number], ClientError) and outcome.retryable
             }
             waiting, repeated = [*passing], True
             if passing:
                 try:
                     await patience.pause(next(iter(passing.values())))
-                except ProblemError:
+                except ClientError:
                     break
-        return [outcomes[number] for number in range(len(submissions))]
+
+    async def _found(self, job: str, conflict: Job | ProblemError) -> Job | ProblemError:
+        """Return the job of an earlier try; the conflict where it is none: a quota, a namespace that ends."""
+        try:
+            return await self.get(job)
+        except (NotFound, Forbidden):
+            return conflict
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -447,6 +473,20 @@ def _submission(type_: str, payload: Payload | None, options: Mapping[str, Any],
 
 def _body(submission: JobSubmission) -> bytes:
     return submission.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Cut submissions of so many bytes into requests; yields the places of each."""
+    batch: list[int] = []
+    size = 0
+    for number, bytes_ in enumerate(sizes):
+        if batch and (len(batch) == BATCH or size + bytes_ > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(number)
+        size += bytes_ + 1
+    if batch:
+        yield batch
 
 
 def _adapter(result_type: Any) -> pydantic.TypeAdapter[Any] | None:

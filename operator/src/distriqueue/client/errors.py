@@ -49,20 +49,26 @@ class UnexpectedAnswer(ClientError):
 
 
 class BatchRefused(ClientError):
-    """Some of many submissions were refused; the others are made.
+    """Some of many submissions were refused, or not answered; the others are made.
 
     Attributes:
         made: The jobs that were made, by the place of their submission.
-        refused: Why the others were not, likewise.
+        refused: Why the others were not, likewise. Where the gateway was away, all that were not answered or not sent
+            any more have that error.
+        names: The names under which those of `refused` were sent, likewise. One that was not answered may have been
+            made: `client.get("namespace/name")` says so.
     """
 
-    def __init__(self, made: "Mapping[int, Job]", refused: "Mapping[int, ProblemError]") -> None:
+    def __init__(
+        self, made: "Mapping[int, Job]", refused: "Mapping[int, ClientError]", *, names: Mapping[int, str] | None = None
+    ) -> None:
         place, problem = next(iter(refused.items()))
         super().__init__(
             f"{len(refused)} of {len(made) + len(refused)} submissions were refused; number {place}: {problem}"
         )
         self.made = dict(made)
         self.refused = dict(refused)
+        self.names = dict(names or {})
 
 
 @dataclass(frozen=True, slots=True)
