@@ -237,7 +237,9 @@ def main() -> None:
                 environment={"DISTRIQUEUE_NAMESPACES": SERVED, "DISTRIQUEUE_POD_NAMESPACE": SERVED},
             )
         )
-        gateway = gateways.start(programs, ACCESS_LOG="false", REQUESTS_PER_SECOND="0", LOG_LEVEL="WARNING")
+        gateway = gateways.start(
+            programs, ACCESS_LOG="false", REQUESTS_PER_SECOND="0", STREAMS_PER_CALLER="100000", LOG_LEVEL="WARNING"
+        )
         figures = uvloop.run(measure(arguments, plane, gateway))
     print(json.dumps(figures, indent=2))
     if arguments.json:

@@ -55,10 +55,14 @@ def row(number: int, version: int = 1, **parts: Any) -> Row:
 class Watched(JobShelves):
     """Shelves, and the words of a watch for them."""
 
-    def __init__(self, *namespaces: str, queue: int = 100, readers: int = 10, graves: int = 100) -> None:
+    def __init__(
+        self, *namespaces: str, queue: int = 100, readers: int = 10, of_one: int = 5, graves: int = 100
+    ) -> None:
         self.now = 0.0
         super().__init__(namespaces, clock=lambda: self.now)
-        self.changes = Changes(self, queue=queue, readers=readers, graves=graves, clock=self.clock)
+        self.changes = Changes(
+            self, queue=queue, readers=readers, readers_of_one=of_one, graves=graves, clock=self.clock
+        )
         self.etcd = 10**9
 
     async def reached(self, scope: str, version: int) -> bool:

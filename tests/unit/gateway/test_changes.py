@@ -29,8 +29,9 @@ def stream(
     namespace: str | None = None,
     matches: Callable[[Row], bool] | None = None,
     look_again: Callable[[], Any] = allowed,
+    caller: str | None = None,
 ) -> AsyncGenerator[Change, None]:
-    audience = Audience(namespace, shelves.scopes(namespace), matches or JobQuery().matcher(), look_again)
+    audience = Audience(namespace, shelves.scopes(namespace), matches or JobQuery().matcher(), look_again, caller)
     return shelves.changes.follow(audience, since)
 
 
@@ -326,3 +327,15 @@ def test_positions_are_texts_that_are_read_again() -> None:
     assert read_position(write_position(position), ["b", "a-1"]) == position
     assert read_position(write_position(position), ["b"]) == {"b": 0}
     assert read_position(write_position(position), ["c"]) is None
+
+
+async def test_one_caller_has_its_share_of_streams_and_leaves_the_others_theirs() -> None:
+    shelves = filled(5, of_one=1)
+    async with aclosing(stream(shelves, caller="ann")) as told:
+        await hear(told, 2)
+        with pytest.raises(TooManyRequests, match="one caller"):
+            await hear(stream(shelves, caller="ann"), 1)
+        for other in ("bob", None, None):
+            await hear(stream(shelves, caller=other), 1)
+    async with aclosing(stream(shelves, caller="ann")) as told:
+        assert words(await hear(told, 1)) == ["job job-0@5"]

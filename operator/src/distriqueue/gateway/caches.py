@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from distriqueue.gateway.changes import ALL, QUEUE, READERS, Changes
+from distriqueue.gateway.changes import ALL, QUEUE, READERS, READERS_OF_ONE, Changes
 from distriqueue.gateway.clustercaches import ClusterCache
 from distriqueue.gateway.rows import Row
 from distriqueue.gateway.shelves import Doubt, JobShelves
@@ -48,6 +48,7 @@ class JobCache(JobShelves):
         *,
         queue: int = QUEUE,
         readers: int = READERS,
+        readers_of_one: int = READERS_OF_ONE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare the cache.
@@ -57,10 +58,11 @@ class JobCache(JobShelves):
             namespaces: Whose jobs; none: all, by one watch.
             queue: Changes that may wait for a reader of a stream.
             readers: Most open streams.
+            readers_of_one: Most of them that one caller may have.
             clock: Seconds that only grow.
         """
         super().__init__(namespaces, clock=clock)
-        self.changes = Changes(self, queue=queue, readers=readers, clock=clock)
+        self.changes = Changes(self, queue=queue, readers=readers, readers_of_one=readers_of_one, clock=clock)
         self._client = client
         self._asking = asyncio.Lock()
         self._reached: dict[str, tuple[int, float]] = {}

@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -41,6 +41,9 @@ QUEUE: Final = 4096
 
 READERS: Final = 2000
 """Streams that may be open, unless settings say otherwise."""
+
+READERS_OF_ONE: Final = 200
+"""Of them, streams of one caller, unless settings say otherwise."""
 
 GRAVES: Final = 10_000
 """Deletions that are remembered."""
@@ -171,12 +174,14 @@ class Audience:
         scopes: The watches that show them.
         matches: Which jobs.
         look_again: Raises when the reader may not read any more; asked every `LOOK_AGAIN_SECONDS`.
+        caller: Whose streams are counted together; None: they are not.
     """
 
     namespace: str | None
     scopes: tuple[str, ...]
     matches: Callable[[Row], bool]
     look_again: Callable[[], Awaitable[None]]
+    caller: str | None = None
 
 
 class Source(Protocol):
@@ -201,6 +206,7 @@ class Changes:
         *,
         queue: int = QUEUE,
         readers: int = READERS,
+        readers_of_one: int = READERS_OF_ONE,
         graves: int = GRAVES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -210,12 +216,15 @@ class Changes:
             source: The jobs.
             queue: Changes that may wait for a reader before it is cut.
             readers: Most open streams.
+            readers_of_one: Most of them that one caller may have.
             graves: Deletions that are remembered.
             clock: Seconds that only grow.
         """
         self._source = source
         self._queue = queue
         self._most = readers
+        self._most_of_one = readers_of_one
+        self._open_of: Counter[str | None] = Counter()
         self._clock = clock
         self._readers: dict[str | None, set[_Reader]] = {}
         self._graves: OrderedDict[str, Moment] = OrderedDict()
@@ -266,7 +275,7 @@ class Changes:
             since: The id of the last change that was read; None begins with everything.
 
         Raises:
-            TooManyRequests: As many streams are open as may be.
+            TooManyRequests: As many streams are open as may be, or as the caller may have.
             TooSlow: The reader was cut.
             Problem: What `audience.look_again` raises, and what keeps the position from being judged.
         """
@@ -275,10 +284,17 @@ class Changes:
                 f"this replica has {self.open} streams open, and that is all it takes: try again, or close some",
                 retry_after=5.0,
             )
+        if audience.caller is not None and self._open_of[audience.caller] >= self._most_of_one:
+            raise TooManyRequests(
+                f"you have {self._open_of[audience.caller]} streams open at this replica, and that is all that one "
+                "caller may have: close some, or follow several things by one stream",
+                retry_after=5.0,
+            )
         reader = _Reader(audience.matches, self._queue, self._clock())
         readers = self._readers.setdefault(audience.namespace, set())
         readers.add(reader)
         self.open += 1
+        self._open_of[audience.caller] += 1
         try:
             start = await self._start(audience, since)
             async for change in self._tell(reader, audience, start, resumed=since is not None):
@@ -288,6 +304,9 @@ class Changes:
                 yield change
         finally:
             self.open -= 1
+            self._open_of[audience.caller] -= 1
+            if not self._open_of[audience.caller]:
+                del self._open_of[audience.caller]
             readers.discard(reader)
             if not readers:
                 self._readers.pop(audience.namespace, None)

@@ -96,7 +96,11 @@ class Program:
             access = Access.create(client, settings, count=self._metrics.review)
             stack.callback(access.close)
             self._jobs = jobs = JobCache(
-                client, settings.namespaces, queue=settings.stream_queue, readers=settings.streams
+                client,
+                settings.namespaces,
+                queue=settings.stream_queue,
+                readers=settings.streams,
+                readers_of_one=settings.streams_per_caller,
             )
             self._cluster = cluster = ClusterCache(
                 client, namespace=settings.pod_namespace, lease_name=settings.lease_name

@@ -30,7 +30,7 @@ from distriqueue.gateway.caches import ClusterCache, JobCache
 from distriqueue.gateway.changes import Audience, Change
 from distriqueue.gateway.clusters import ClusterService
 from distriqueue.gateway.explanations import Explainer
-from distriqueue.gateway.identities import Access, Identity
+from distriqueue.gateway.identities import ANONYMOUS, Access, Identity
 from distriqueue.gateway.problems import (
     Conflict,
     FieldError,
@@ -371,7 +371,7 @@ class JobService:
 
         Raises:
             Forbidden: The caller may not, or not any more.
-            TooManyRequests: As many streams are open as may be.
+            TooManyRequests: As many streams are open as may be, or as the caller may have.
             TooSlow: Changes came faster than they were read.
             Unavailable: This replica has not read the jobs yet, or the API server is away and cannot say whether it
                 knows the position.
@@ -386,6 +386,7 @@ class JobService:
             scopes=self._jobs.scopes(query.namespace),
             matches=query.matcher(),
             look_again=look_again,
+            caller=None if caller == ANONYMOUS else caller.name,
         )
         async with aclosing(self._jobs.changes.follow(audience, since)) as changes:
             try:
@@ -473,14 +474,28 @@ class JobService:
             Problem: As `get`.
         """
         row = await self._find(caller, ref, "delete")
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": row.uid}}
-        try:
-            await self._requests.delete(row.namespace, row.name, orjson.dumps(body))
-        except (kube.NotFound, kube.Conflict):
-            pass  # it is gone; perhaps another one has its name
-        except kube.KubeError as error:
-            raise from_kube(error) from error
-        await self._jobs.gone(row.uid)
+        uid = row.uid
+        for _ in range(TRIES):
+            body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+            try:
+                await self._requests.delete(row.namespace, row.name, orjson.dumps(body))
+                break
+            except kube.NotFound:
+                break  # it is gone
+            except kube.Conflict as error:
+                # It is gone, and another one has its name, which is the one that whoever gave the name means.
+                if not ref.namespace:
+                    raise NotFound(f"the job '{ref}' has just been deleted") from error
+            except kube.KubeError as error:
+                raise from_kube(error) from error
+            try:
+                uid = (await self._read(row.namespace, row.name))["metadata"]["uid"]
+            except NotFound:
+                break
+        else:
+            raise Unavailable("others make jobs of this name all the time: try again", retry_after=1.0)
+        for known in {row.uid, uid}:
+            await self._jobs.gone(known)
 
     async def _change(self, caller: Identity, ref: JobRef, decide: Callable[[RawJob], wishes.Spec | None]) -> JobView:
         row = await self._find(caller, ref, "patch")

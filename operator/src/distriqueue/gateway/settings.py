@@ -86,6 +86,9 @@ class GatewaySettings(ProgramSettings):
     streams: Annotated[int, Field(ge=1, le=100_000)] = 2000
     """Most streams of changes that are open at a time."""
 
+    streams_per_caller: Annotated[int, Field(ge=1, le=100_000)] = 200
+    """Most of them that one identity may have open at each replica. With `auth: none` it does not count."""
+
     stream_queue: Annotated[int, Field(ge=16, le=1_000_000)] = 4096
     """Changes that may wait for a slow reader of a stream; with more it is cut, and resumes where it was."""
 

@@ -5,7 +5,7 @@ proto. There is no generated servicer: its code would have no types.
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 import grpc
@@ -17,7 +17,8 @@ from distriqueue.gateway.rpc.stubs import jobs_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Any, Context], Awaitable[Message]]
-Streaming = Callable[[Any, Context], AsyncIterator[Message]]
+Streaming = Callable[[Any, Context], Awaitable[None]]
+"""Writes its messages to the context."""
 
 _SERVICE: Final = jobs_pb2.DESCRIPTOR.services_by_name["JobService"]
 SERVICE_NAME: Final[str] = _SERVICE.full_name

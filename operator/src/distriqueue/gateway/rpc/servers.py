@@ -9,7 +9,7 @@ logged, and says nothing of the inside. Fails with `OSError` at `start` when the
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -52,12 +52,20 @@ class RpcSettings(Protocol):
         """After so long without anything a connection is asked whether it is still there."""
 
     @property
+    def stream_stall_seconds(self) -> float:
+        """After so long without taking anything a reader is cut."""
+
+    @property
     def streams(self) -> int:
         """Most streams of changes at a time."""
 
     @property
     def access_log(self) -> bool:
         """Whether a line is logged for each call."""
+
+
+class _StalledError(TooSlow):
+    """A reader takes nothing."""
 
 
 @dataclass(slots=True)
@@ -204,7 +212,7 @@ class RpcServer:
     def _streaming(self, name: str) -> Streaming:
         answer: Callable[[Identity, Any], AsyncGenerator[Message]] = getattr(self._answers, snake_case(name))
 
-        async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
+        async def handle(request: Any, context: Context) -> None:
             refusal: Problem | None = None
             with self._recorded(name, stream=True) as record:
                 try:
@@ -212,7 +220,7 @@ class RpcServer:
                     with self._one_more_stream():
                         async with contextlib.aclosing(answer(caller, request)) as messages:
                             async for message in messages:
-                                yield message
+                                await self._write(context, message)
                                 self._metrics.events_sent.inc()
                 except Problem as problem:
                     refusal = problem
@@ -227,6 +235,14 @@ class RpcServer:
                     await _refuse(context, refusal)
 
         return handle
+
+    async def _write(self, context: Context, message: Message) -> None:
+        """Hand a message to a reader; one that takes nothing for too long is cut, and told so if it ever reads on."""
+        try:
+            async with asyncio.timeout(self._settings.stream_stall_seconds):
+                await context.write(message)
+        except TimeoutError as error:
+            raise _StalledError("nothing was read for too long: resume from your position") from error
 
     @contextlib.contextmanager
     def _recorded(self, name: str, *, stream: bool = False) -> Iterator["_Record"]:
@@ -258,8 +274,8 @@ class RpcServer:
         except (asyncio.CancelledError, GeneratorExit):
             reason = "Stopping" if self._closing.is_set() else "Client"
             raise
-        except TooSlow:
-            reason = "Slow"
+        except TooSlow as slow:
+            reason = "Stalled" if isinstance(slow, _StalledError) else "Slow"
             raise
         finally:
             self._streams.discard(task)
