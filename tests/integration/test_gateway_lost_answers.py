@@ -1,4 +1,4 @@
-"""A job is made once and runs once more once, though the API server's answer to the gateway is lost."""
+"""What the gateway has not heard: an answer that is lost makes no second job, a name means the job that has it now."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,8 +8,12 @@ import orjson
 import pytest
 
 from distriqueue.gateway import requests
-from distriqueue.gateway.problems import Unsettled
+from distriqueue.gateway.caches import ClusterCache, JobCache
+from distriqueue.gateway.identities import ANONYMOUS, Access
+from distriqueue.gateway.problems import NotFound, Unsettled
 from distriqueue.gateway.requests import JobRequests
+from distriqueue.gateway.services import JobRef, JobService
+from distriqueue.gateway.settings import GatewaySettings
 from distriqueue.gateway.submissions import job_json, spec_json
 from distriqueue.gateway.views import JobSubmission
 from distriqueue.kube.client import KubeClient
@@ -18,6 +22,7 @@ from distriqueue.kube.resources import JOBS
 from localcluster.control_plane import ControlPlane
 from tests.integration.kube_plane import new_namespace
 from tests.integration.tcp_relay import Relay
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -113,3 +118,30 @@ async def test_a_retry_whose_answer_is_lost_is_one(
     assert changed["spec"]["retryGeneration"] == 1
     again = await kube.request("GET", JOBS.path(namespace, "a"))
     assert again["metadata"]["resourceVersion"] == changed["metadata"]["resourceVersion"]
+
+
+async def test_a_name_means_the_job_that_has_it_now(plane: ControlPlane, kube: KubeClient, namespace: str) -> None:
+    settings = GatewaySettings.model_validate({"auth": "none"})
+    async with Relay.to(plane.server) as relay, await KubeClient.connect(relay.kubeconfig(plane.kubeconfig)) as late:
+        cache, cluster = JobCache(late, ()), ClusterCache(kube, namespace=namespace, lease_name="none")
+        jobs = JobService(kube, jobs=cache, cluster=cluster, access=Access.create(kube, settings))
+        running = asyncio.create_task(cache.run())
+        try:
+            await until(lambda: cache.synced)
+            old = [(await jobs.submit(ANONYMOUS, namespace, wanted(name))).job for name in ("a", "b")]
+            relay.hold_answers()
+            for job in old:
+                await kube.request("DELETE", JOBS.path(namespace, job.name))
+                await kube.request("POST", JOBS.collection(namespace), body=body(job.name))
+            await jobs.delete(ANONYMOUS, JobRef(namespace=namespace, name="a"))
+            assert await names(kube, namespace) == ["b"]
+            with pytest.raises(NotFound):
+                await jobs.delete(ANONYMOUS, JobRef(uid=old[1].id))
+            assert await names(kube, namespace) == ["b"]
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+def wanted(name: str) -> JobSubmission:
+    return JobSubmission.model_validate({"type": "email", "name": name})
