@@ -42,6 +42,7 @@ echo 0 >"$STATE/received"
 echo 0 >"$STATE/lease"
 echo 0 >"$STATE/url"
 : >"$STATE/session"
+: >"$STATE/before"
 MAIN=$$
 DIE_WITH_PARENT=()
 if setpriv --pdeathsig KILL true 2>/dev/null; then DIE_WITH_PARENT=(setpriv --pdeathsig KILL); fi
@@ -100,7 +101,7 @@ all_dead() {
 register() {
   (
     flock 9
-    local since status body answer=$STATE/register.answer files
+    local since status body answer=$STATE/register.answer files dir
     if [ "$(lease_age)" -ge $LEASE ]; then
       kill_handlers
       for _ in 1 2 3 4 5 6 7 8 9 10; do
@@ -109,11 +110,17 @@ register() {
       done
       if ! all_dead; then exit 1; fi
     fi
+    # From here on the old session is never used again, whatever becomes of the request: it may have been heard, and
+    # then another session has the jobs, and who goes on with the old one is taken for dead.
+    if [ -n "$(<"$STATE/session")" ]; then
+      put before "$(<"$STATE/session")"
+      put session ''
+    fi
     files=("$STATE"/jobs/*/job.json)
     body=$(if [ ${#files[@]} -gt 0 ]; then jq -c '{receipt}' "${files[@]}"; fi |
       jq -sc --arg name "$NAME" --arg pool "$POOL" --argjson types "$(list_of "$TYPES")" \
         --argjson namespaces "$(list_of "$NAMESPACES")" --argjson capacity "$CAPACITY" \
-        --arg before "$(<"$STATE/session")" --arg host "$(hostname)" \
+        --arg before "$(<"$STATE/before")" --arg host "$(hostname)" \
         '{name: $name, pool: $pool, types: $types, namespaces: $namespaces, capacity: $capacity, hostname: $host,
           version: "shell", jobs: .} + if $before == "" then {} else {supersedes: $before} end')
     since=$(now)
@@ -123,7 +130,10 @@ register() {
       # Seals that nobody knows any more: what was held is lost, and a session without it is better than none.
       if [ "$status" = 422 ]; then
         kill_handlers
-        : >"$STATE/session"
+        for dir in "$STATE"/jobs/*; do
+          if [ -f "$dir/ended" ]; then rm -rf "$dir"; fi
+        done
+        put before ''
       fi
       exit 1
     fi
@@ -191,7 +201,9 @@ beat() {
   esac
 }
 
+# A signal to the whole group asks the worker to leave; until then handlers run on, and what keeps them goes on, too.
 keep_beating() {
+  trap '' TERM INT
   while kill -0 $MAIN 2>/dev/null && [ ! -f "$STATE/ended" ]; do
     if beat; then sleep 3; else sleep 0.5; fi
   done
@@ -223,6 +235,7 @@ kill_handlers() {
 }
 
 guard() {
+  trap '' TERM INT
   while [ ! -f "$STATE/ended" ]; do
     if ! kill -0 $MAIN 2>/dev/null; then
       kill_handlers
@@ -236,6 +249,7 @@ guard() {
 
 # Runs one attempt and reports it; in the background.
 run_job() {
+  trap '' TERM INT
   local grant=$1 dir=$STATE/jobs/$1 seconds code body reason=''
   eval "$(jq -r '@sh "seconds=\(.timeoutSeconds // 0); export JOB_ID=\(.id) JOB_NAMESPACE=\(.namespace)" +
     @sh " JOB_NAME=\(.name) JOB_TYPE=\(.type) JOB_ATTEMPT=\(.attempt) JOB_GRANT=\(.grant)"' "$dir/job.json")"
@@ -245,8 +259,8 @@ run_job() {
     printf '%s\n' "$line" >"$dir/payload"
     IFS= read -r line && printf '%s\n' "$line" >"$dir/last-checkpoint"
   }
-  # Closed: the lock, which a handler must not inherit.
-  setsid "${DIE_WITH_PARENT[@]}" timeout --kill-after=2 "$seconds" "${DIE_WITH_PARENT[@]}" "${HANDLER[@]}" \
+  # Closed: the lock, which a handler must not inherit. Nor must it inherit that signals are ignored.
+  setsid "${DIE_WITH_PARENT[@]}" env --default-signal=TERM,INT timeout --kill-after=2 "$seconds" "${DIE_WITH_PARENT[@]}" "${HANDLER[@]}" \
     <"$dir/payload" >"$dir/out" 2>"$dir/err" 9>&- &
   echo $! >"$dir/pid"
   # It may have been told to stop before there was anything to strike.
@@ -279,11 +293,16 @@ run_job() {
   rm -rf "$dir"
 }
 
-# Reports until it is answered: the job is listed meanwhile, and goes along when the worker registers again.
+# Reports until it is answered: the job is listed meanwhile, and goes along when the worker registers again. When the
+# directory is gone, so is the job.
 report() {
   local body=$2 session status answer=$STATE/report.$1.answer
-  while [ -d "$STATE" ]; do
+  while [ -d "$STATE/jobs/$1" ]; do
     session=$(<"$STATE/session")
+    if [ -z "$session" ]; then
+      sleep 0.5
+      continue
+    fi
     status=$(post "$session/jobs/report" 8 "$answer" <<<"$body")
     case $status in
       200) return ;;
@@ -314,24 +333,27 @@ ask() {
     return
   fi
   REQUEST=$((REQUEST + 1))
-  answer=$STATE/next.answer
-  : >"$STATE/next.status"
+  # Of its own: what comes late to an older request must not be taken for the answer to this one.
+  answer=$STATE/next.$REQUEST
+  : >"$answer.status"
   # In the background, because a signal is only heard between commands and by `wait`.
   (
     status=$(jq -nc --argjson request $REQUEST --argjson received "$(<"$STATE/received")" --argjson max "$1" \
       '{request: $request, received: $received, max: $max}' | post "$session/jobs/next?wait=$2" $(($2 + 8)) "$answer")
-    echo "$status" >"$STATE/next.status"
+    echo "$status" >"$answer.status"
   ) &
   ASKING=$!
   wait $ASKING
   if [ -n "$STOPPING" ] && [ "$1" != 0 ]; then
     return
   fi
-  case $(<"$STATE/next.status") in
+  status=$(<"$answer.status")
+  case $status in
     200) start_jobs "$session" "$answer" ;;
     404 | 410) sleep 0.2 ;; # the heartbeat finds out, too, and registers again
     *) sleep 1 ;;
   esac
+  rm -f "$answer" "$answer.status"
 }
 
 start_jobs() {
@@ -381,5 +403,7 @@ END=$(($(now) + 500))
 while hold && [ ${#HELD[@]} -gt 0 ] && [ "$(now)" -lt $END ]; do sleep 0.1; done
 : >"$STATE/ended"
 kill_handlers
-post "$(<"$STATE/session")/leave" 16 "$STATE/leave.answer" <<<'{}' >/dev/null
+if [ -n "$(<"$STATE/session")" ]; then
+  post "$(<"$STATE/session")/leave" 16 "$STATE/leave.answer" <<<'{}' >/dev/null
+fi
 rm -rf "$STATE"

@@ -315,6 +315,29 @@ async def test_a_worker_may_register_twice(hand: Make, jobs: Jobs) -> None:
     assert attempts(await jobs.ended("twice-1")) == [(1, "Succeeded")]
 
 
+async def test_who_goes_on_with_the_session_before_is_told_to_stop(
+    hand: Make, jobs: Jobs, gateways: list[Gateway]
+) -> None:
+    worker = await hand("before")
+    await jobs.create("before-1", poolName="before")
+    (job,) = await worker.take()
+    before = worker.session
+    await worker.move(gateways[1])
+    assert (await worker.register()).status_code == 200
+    assert (await worker.beat()).json()["stop"] == []
+    after, worker.session = worker.session, before
+
+    async def told() -> bool:
+        """The replica that keeps the session before knows of no other; the leader does."""
+        stops = (await worker.beat()).json()["stop"]
+        return [(stop["grant"], stop["reason"]) for stop in stops] == [(job["grant"], "Over")]
+
+    await until(told, pause=0.5)
+    worker.session = after
+    assert (await worker.report(job["grant"])).status_code == 200
+    assert attempts(await jobs.ended("before-1")) == [(1, "Succeeded")]
+
+
 async def test_what_is_not_reported_when_a_worker_leaves_runs_elsewhere(hand: Make, jobs: Jobs) -> None:
     worker = await hand("left", capacity=2)
     await jobs.create("left-1", poolName="left", backoff={"initialSeconds": 0})

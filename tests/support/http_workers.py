@@ -146,6 +146,6 @@ class ShellWorker:
         return time.monotonic()
 
     def terminate(self, *, seconds: float = 60.0) -> int:
-        """Ask it to leave; returns its exit status."""
-        self.process.terminate()
+        """Ask it to leave, by a signal to the whole group as a supervisor sends it; returns its exit status."""
+        os.killpg(self.process.pid, signal.SIGTERM)
         return self.process.wait(timeout=seconds)
