@@ -339,3 +339,23 @@ async def test_one_caller_has_its_share_of_streams_and_leaves_the_others_theirs(
             await hear(stream(shelves, caller=other), 1)
     async with aclosing(stream(shelves, caller="ann")) as told:
         assert words(await hear(told, 1)) == ["job job-0@5"]
+
+
+async def test_a_reader_for_whom_nothing_happens_is_told_how_far_it_is() -> None:
+    shelves = filled(5, graves=2)
+    async with aclosing(stream(shelves, matches=lambda row: row.name == "job-0")) as told:
+        assert words(await hear(told, 2)) == ["job job-0@5", "synced"]
+        for number in range(1, 9):
+            shelves.show(job(number, 10 + number))
+            shelves.show_deleted(number, 20 + number)
+        waiting = asyncio.create_task(hear(told, 1))
+        await asyncio.sleep(0)
+        shelves.now += changes.POSITION_SECONDS
+        for reader in shelves.changes._readers[None]:
+            reader.awake.set()
+        (quiet,) = await waiting
+        assert (quiet.kind, quiet.id, quiet.job) == (ChangeKind.POSITION, "*-28", None)
+        shelves.show(job(0, 30))
+        assert words(await hear(told, 1)) == ["job job-0@30"]
+    async with aclosing(stream(shelves, quiet.id, matches=lambda row: row.name == "job-0")) as told:
+        assert words(await hear(told, 2)) == ["job job-0@30", "synced"]

@@ -206,3 +206,7 @@ async def test_a_refusal_before_the_first_change_is_raised() -> None:
     with pytest.raises(Forbidden):
         await stage.run()
     assert stage.reader.head == {}
+
+
+def test_a_position_is_an_id_without_data() -> None:
+    assert frame(Change(ChangeKind.POSITION, "*-28")) == b": keep-alive\nid: *-28\n\n"

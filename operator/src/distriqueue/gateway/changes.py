@@ -25,7 +25,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple, Protocol
 
 from distriqueue.gateway.problems import TooManyRequests, TooSlow
@@ -51,6 +51,10 @@ GRAVES: Final = 10_000
 LOOK_AGAIN_SECONDS: Final = 60.0
 """How often it is asked whether a reader may still read."""
 
+POSITION_SECONDS: Final = 15.0
+"""After so long without a change for it, a reader is told how far it is: the changes of others move the watermark, and
+where deletions are forgotten that came after its last change, it would have to hear everything anew."""
+
 _DOCUMENTS: Final = 4096
 _DOCUMENT_BYTES: Final = 16 * 1024 * 1024
 """JSON that is kept for the next reader: at most so many jobs, and so much of it."""
@@ -72,6 +76,8 @@ class ChangeKind(StrEnum):
     """Nothing that was heard before counts any more: all jobs follow, and then `synced`."""
     SYNCED = "synced"
     """All that was there at the beginning has been said; what follows happens now."""
+    POSITION = "position"
+    """Nothing happened that the reader asks for, and from here it goes on after a cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Change:
     Attributes:
         kind: What.
         id: The position after it: who resumes with it gets all that follows.
-        data: The job as JSON, made once for all streams: a `JobView`. Empty for `reset` and `synced`.
+        data: The job as JSON, made once for all streams: a `JobView`. Empty for what is not of a job.
     """
 
     kind: ChangeKind
@@ -90,8 +96,17 @@ class Change:
 
     @property
     def job(self) -> JobView | None:
-        """The job, parsed anew each time; None for `reset` and `synced`."""
+        """The job, parsed anew each time; None for what is not of a job."""
         return JobView.model_validate_json(self.data) if self.data else None
+
+
+class _Word(Enum):
+    """What a reader is told that is no change."""
+
+    ANEW = auto()
+    """Everything is to be said anew."""
+    QUIET = auto()
+    """Nothing happened for a while."""
 
 
 class Moment(NamedTuple):
@@ -346,13 +361,20 @@ class Changes:
             else:
                 positions.update({scope: max(positions[scope], mark) for scope, mark in marks.items()})
                 yield Change(ChangeKind.SYNCED, write_position(positions))
-            while (next_one := await self._next(reader, audience)) is not None:
-                if next_one.version > start[next_one.scope]:
+            while (next_one := await self._next(reader, audience)) is not _Word.ANEW:
+                if next_one is _Word.QUIET:
+                    # Nothing waits for the reader, so all that was shown so far is none of its business, or was said.
+                    before = write_position(positions)
+                    positions.update({scope: max(positions[scope], self._source.watermark(scope)) for scope in marks})
+                    if (now := write_position(positions)) != before:
+                        yield Change(ChangeKind.POSITION, now)
+                elif next_one.version > start[next_one.scope]:
                     yield self._change(next_one, positions)
             start = None
 
-    async def _next(self, reader: _Reader, audience: Audience) -> Moment | None:
-        """Return the next change; None when everything is to be said anew."""
+    async def _next(self, reader: _Reader, audience: Audience) -> Moment | _Word:
+        """Return the next change, or what there is to say instead."""
+        quiet_at = self._clock() + POSITION_SECONDS
         while not reader.stale:
             if reader.cut:
                 self.cuts += 1
@@ -365,12 +387,14 @@ class Changes:
                 await audience.look_again()
             elif reader.waiting:
                 return reader.waiting.popleft()
+            elif (until_quiet := quiet_at - self._clock()) <= 0:
+                return _Word.QUIET
             else:
                 reader.awake.clear()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
+                    async with asyncio.timeout(min(left, until_quiet)):
                         await reader.awake.wait()
-        return None
+        return _Word.ANEW
 
     def _told_first(
         self, audience: Audience, start: Mapping[str, int], marks: Mapping[str, int], *, deletions: bool

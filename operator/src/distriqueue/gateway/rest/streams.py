@@ -16,7 +16,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from distriqueue.gateway.changes import Change
+from distriqueue.gateway.changes import Change, ChangeKind
 from distriqueue.gateway.problems import Internal, Problem, TooSlow
 from distriqueue.gateway.rest.departures import until_gone
 from distriqueue.gateway.rest.edges import STREAM_KEY
@@ -36,7 +36,9 @@ _CLOSING: Final = b": this replica ends, come back\n\n"
 
 
 def frame(change: Change) -> bytes:
-    """Return a change as an event."""
+    """Return a change as an event; a position alone as an id without data, which readers keep and do not show."""
+    if change.kind is ChangeKind.POSITION:
+        return b": keep-alive\nid: %s\n\n" % change.id.encode()
     return b"event: %s\nid: %s\ndata: %s\n\n" % (change.kind.encode(), change.id.encode(), change.data or b"{}")
 
 

@@ -86,6 +86,8 @@ class JobAnswers:
         query = conversions.query(request.filter)
         async with aclosing(self._jobs.watch(caller, query, since=request.position or None)) as changes:
             async for change in changes:
+                if change.kind not in _KINDS:
+                    continue  # a position without a change has no message
                 yield jobs_pb2.WatchResponse(
                     kind=_KINDS[change.kind],
                     position=change.id,
