@@ -398,11 +398,16 @@ async def test_redrive_takes_dead_letters_alone(terminal: Terminal, jobs: Jobs) 
     assert [line for line in listed if "letter-" in line] != []
     assert "attempt 1 fails as told" in listed[0]
     assert phase(await jobs.get(dead[0])) == "Dead", "a dry run changes nothing"
-    assert "1 dead letter will run again" in await terminal.djobs(*chosen, "--limit", "1", *dead)
-    await terminal.djobs(*chosen, "--rate", "2", *dead)
+    first = await terminal.djobs(*chosen, "--limit", "1", *dead)
+    assert "1 dead letter will run again" in first
+    others = [name for name in dead if f"/{name} " not in first]
+    assert len(others) == len(dead) - 1
+    await terminal.djobs(*chosen, "--rate", "2", *others)
     ended = [await jobs.until(name, lambda job: phase(job) == "Succeeded") for name in dead]
     assert {job["status"]["attempt"] for job in ended} == {2}
     assert "0 dead letters" in await terminal.djobs(*chosen, *dead)
+    assert "it is no dead letter (Succeeded)" in await terminal.djobs("redrive", *dead, code=1)
+    assert "leave out -A" in await terminal.djobs("redrive", *dead, "-A", code=2)
 
 
 # --- the cluster ---------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from distriqueue.client import (
     JobStatus,
     NotFound,
     ResultMismatch,
+    TooLarge,
     Unauthenticated,
     WaitTimeout,
     as_completed,
@@ -175,6 +176,36 @@ async def test_of_many_that_are_refused_the_others_are_made(client: AsyncClient)
     assert set(caught.value.made) == {0, 2}
     assert set(caught.value.refused) == {1}
     assert not caught.value.refused[1].retryable
+
+
+async def test_many_with_large_payloads_fit_into_requests(client: AsyncClient) -> None:
+    payloads = [{"text": "x" * 50_000, "n": n} for n in range(180)]  # more than a request may have
+    jobs = await client.submit_many("record", payloads, suspend=True)
+    assert [job.job.payload["n"] for job in jobs if job.job.payload] == list(range(180))
+
+
+async def test_what_was_made_before_the_gateway_refused_is_not_lost(client: AsyncClient) -> None:
+    with pytest.raises(BatchRefused) as caught:
+        await client.submit_many("record", [{"n": 0}, {"text": "x" * 9_000_000}, {"n": 2}], suspend=True)
+    refusal = caught.value
+    assert set(refusal.made) == {0}
+    assert {type(error) for error in refusal.refused.values()} == {TooLarge}
+    assert set(refusal.refused) == set(refusal.names) == {1, 2}
+    assert isinstance(refusal.__cause__, TooLarge)
+    assert (await client.get(refusal.made[0].id)).payload == {"n": 0}
+    with pytest.raises(TooLarge):  # nothing was made
+        await client.submit_many("record", [{"text": "x" * 9_000_000}])
+
+
+async def test_a_conflict_that_is_no_name_stays_one(client: AsyncClient, stage: Stage) -> None:
+    name = f"named-{uuid.uuid4().hex}"
+    job = await client.submit("record", {"n": 1}, name=name, suspend=True)
+    with pytest.raises(Conflict) as caught:
+        await client.submit("record", {"n": 2}, name=name)
+    found = client._found
+    assert await found(f"{stage.namespace}/no-such-job", caught.value) is caught.value
+    assert await found("kube-system/not-ours", caught.value) is caught.value
+    assert getattr(await found(f"{stage.namespace}/{name}", caught.value), "id", None) == job.id
 
 
 async def test_jobs_are_listed_page_by_page(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
