@@ -1,8 +1,9 @@
 """Streams: what a reader hears, where it goes on after a cut, and that readers leave each other alone."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import orjson
@@ -359,3 +360,17 @@ async def test_a_reader_for_whom_nothing_happens_is_told_how_far_it_is() -> None
         assert words(await hear(told, 1)) == ["job job-0@30"]
     async with aclosing(stream(shelves, quiet.id, matches=lambda row: row.name == "job-0")) as told:
         assert words(await hear(told, 2)) == ["job job-0@30", "synced"]
+
+
+async def test_what_a_fresh_reader_has_not_heard_yet_is_little() -> None:
+    shelves = filled(*range(5, 3005))
+    tracemalloc.start()
+    try:
+        async with AsyncExitStack() as stack:
+            for _ in range(5):
+                told = await stack.enter_async_context(aclosing(stream(shelves)))
+                await hear(told, 1)
+            size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 5 * 3000 * 20

@@ -23,7 +23,7 @@ import contextlib
 import re
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple, Protocol
@@ -212,6 +212,17 @@ class Source(Protocol):
         """Whether the API server's own history of a scope goes as far as a version."""
 
 
+def _one_by_one(found: list[Row | Moment], scope: str | None, marks: Mapping[str, int]) -> Iterator[Moment]:
+    """Take what was found from the end of a list, and make changes of jobs; `scope`: of all of them, if it is one."""
+    while found:
+        told = found.pop()
+        if isinstance(told, Row):
+            of = scope or told.namespace
+            yield Moment(ChangeKind.JOB, of, told.version, min(told.version, marks[of]), told)
+        else:
+            yield told
+
+
 class Changes:
     """The hub: told of every change once, in order, it tells all readers."""
 
@@ -398,14 +409,17 @@ class Changes:
 
     def _told_first(
         self, audience: Audience, start: Mapping[str, int], marks: Mapping[str, int], *, deletions: bool
-    ) -> list[Moment]:
-        """Return what is above a position, in the order of versions."""
+    ) -> Iterator[Moment]:
+        """Return what is above a position, in the order of versions; looked up now, and told one by one.
+
+        What a slow reader has not heard yet is a reference for each job, no more: there may be a thousand of them.
+        """
         one = audience.scopes[0] if len(audience.scopes) == 1 else None
-        found: list[Moment] = []
-        for row in self._source.shown(audience.namespace):
-            scope = one or row.namespace
-            if row.version > start[scope] and audience.matches(row):
-                found.append(Moment(ChangeKind.JOB, scope, row.version, min(row.version, marks[scope]), row))
+        found: list[Row | Moment] = [
+            row
+            for row in self._source.shown(audience.namespace)
+            if row.version > start[one or row.namespace] and audience.matches(row)
+        ]
         if deletions:
             found.extend(
                 grave
@@ -414,8 +428,8 @@ class Changes:
                 and audience.namespace in {None, grave.row.namespace}
                 and audience.matches(grave.row)
             )
-        found.sort(key=lambda moment: moment.version)
-        return found
+        found.sort(key=lambda told: told.version, reverse=True)
+        return _one_by_one(found, one, marks)
 
     def _change(self, moment: Moment, positions: dict[str, int]) -> Change:
         positions[moment.scope] = max(positions[moment.scope], moment.position)
