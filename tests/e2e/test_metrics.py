@@ -14,12 +14,13 @@ from localcluster.binaries import KUBERNETES_VERSION, ensure
 from localcluster.commands import run
 from localcluster.installing import CHART, NAMESPACE, RELEASE
 from tests.e2e.prometheuses import Prometheus, scrape_config
-from tests.e2e.systems import OPERATORS, WORKERS, System
+from tests.e2e.systems import GATEWAYS, OPERATORS, WORKERS, System
 from tests.support.jobs import manifest, phase
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300, func_only=True)]
 
 MONITORS = {
+    "ServiceMonitor/distriqueue-gateway",
     "ServiceMonitor/distriqueue-operator",
     "ServiceMonitor/distriqueue-rabbitmq",
     "PodMonitor/distriqueue-worker",
@@ -48,8 +49,9 @@ def prometheus_fixture(system: System, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_every_pod_is_scraped(system: System, prometheus: Prometheus) -> None:
-    pods = {pod["metadata"]["name"] for part in ("operator", "worker", "rabbitmq") for pod in system.pods(part)}
-    assert len(pods) == OPERATORS + WORKERS + 1
+    parts = ("operator", "gateway", "worker", "rabbitmq")
+    pods = {pod["metadata"]["name"] for part in parts for pod in system.pods(part)}
+    assert len(pods) == OPERATORS + GATEWAYS + WORKERS + 1
     system.until(lambda: prometheus.by_pod("up"), lambda up: up == dict.fromkeys(pods, 1.0))
     targets = prometheus.targets()
     assert {target["scrapePool"] for target in targets} == MONITORS
