@@ -82,7 +82,7 @@ def test_finished_jobs_are_counted_by_the_leader_and_by_workers(
     assert leads == {name: float(name == leader) for name in operators}
 
 
-@pytest.mark.parametrize("component", ["operator", "worker"])
+@pytest.mark.parametrize("component", ["operator", "gateway", "worker"])
 def test_promtool_has_nothing_to_say(system: System, component: str, tmp_path: Path) -> None:
     for pod in system.pods(component):
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
