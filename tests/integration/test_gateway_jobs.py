@@ -16,7 +16,7 @@ from distriqueue.gateway import caches
 from distriqueue.gateway.caches import ClusterCache, JobCache
 from distriqueue.gateway.changes import Change, ChangeKind
 from distriqueue.gateway.identities import ANONYMOUS, Access, Identity
-from distriqueue.gateway.problems import Conflict, Forbidden, NotFound, Problem, Unavailable, Unprocessable
+from distriqueue.gateway.problems import Conflict, Forbidden, Internal, NotFound, Problem, Unavailable, Unprocessable
 from distriqueue.gateway.queries import JobQuery
 from distriqueue.gateway.services import ClusterService, JobRef, JobService, Submitted
 from distriqueue.gateway.settings import GatewaySettings
@@ -576,3 +576,12 @@ async def test_before_the_jobs_are_read_a_replica_takes_jobs_in_and_answers_noth
     with pytest.raises(Problem):
         await anext(service.watch(ANONYMOUS, JobQuery()))
     access.close()
+
+
+async def test_a_submission_that_fails_by_our_own_fault_takes_no_other_with_it(one: Replica, namespace: str) -> None:
+    payload: dict[str, Any] = {}
+    for _ in range(300):
+        payload = {"a": payload}
+    unchecked = wanted().model_copy(update={"payload": payload})  # no door lets it in, and nothing can write it
+    made = await one.jobs.submit_many(ANONYMOUS, namespace, [wanted(), unchecked, wanted()])
+    assert [type(outcome) for outcome in made] == [Submitted, Internal, Submitted]

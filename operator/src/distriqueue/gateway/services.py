@@ -12,6 +12,7 @@ knows is 404, after a second in which it may still come.
 """
 
 import asyncio
+import logging
 import random
 import re
 import time
@@ -35,6 +36,7 @@ from distriqueue.gateway.problems import (
     Conflict,
     FieldError,
     Forbidden,
+    Internal,
     NotFound,
     Problem,
     Unavailable,
@@ -69,6 +71,8 @@ from distriqueue.kube import errors as kube
 from distriqueue.kube.client import KubeClient
 
 __all__ = ["ClusterService", "JobRef", "JobService", "Submitted"]
+
+_LOG: Final = logging.getLogger(__name__)
 
 BATCH: Final = 1000
 """Most submissions of one call."""
@@ -259,6 +263,9 @@ class JobService:
                 return await self.submit(caller, namespace, submission)
             except Problem as problem:
                 return problem
+            except Exception:  # noqa: BLE001 - whatever it is, the others are made, and the caller hears of those
+                _LOG.exception("a submission of a batch failed")
+                return Internal("something went wrong in the gateway; its log says what")
 
         return await asyncio.gather(*map(one, submissions))
 
