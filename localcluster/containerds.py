@@ -87,7 +87,10 @@ class Containerd:
         wanted = full_name(name)
         if len(loaded) > 1 and wanted not in loaded:
             raise LocalClusterError(f"{archive} has several images, none of them {wanted}: {', '.join(loaded)}")
-        run(self._ctr("images", "import", str(archive)), timeout=600)
+        importing = self._ctr("images", "import", str(archive))
+        # Where an image is replaced, containerd may collect a layer of the old one while the new one is built upon it.
+        if not succeeds(importing, timeout=600):
+            run(importing, timeout=600)
         if wanted not in loaded:
             run(self._ctr("images", "tag", "--force", loaded[0], wanted))
 
