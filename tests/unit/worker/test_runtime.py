@@ -586,6 +586,26 @@ async def test_a_process_ends_itself_when_the_lease_is_not_renewed(tmp_path: Pat
     await until(lambda: not any(map(alive, started)))
 
 
+@pytest.mark.parametrize("isolation", ["loop", "thread"])
+async def test_nothing_begins_that_the_lease_does_not_cover_any_more(isolation: str) -> None:
+    """A process that was frozen between the start and the handler's first step wakes."""
+    begun: list[str] = []
+
+    async def in_loop(_payload: dict[str, Any], _context: TaskContext) -> None:
+        begun.append("loop")
+
+    def in_thread(_payload: dict[str, Any], _context: TaskContext) -> None:
+        begun.append("thread")
+
+    late = marked(task("late")(in_loop if isolation == "loop" else in_thread))
+    assert late is not None
+    running = Running(late, lease=lambda: monotonic() - 1.0)
+    result = await running.end(running.start("late"))
+    assert result is not None
+    assert (result.outcome, result.reason) == (Outcome.FAILED, "LeaseOverError")  # custody reports nothing of it
+    assert begun == []
+
+
 async def test_jobs_are_counted_by_task_and_outcome(running: Running) -> None:
     await running.result("sized", {"size": 1})
     await running.result("absent")

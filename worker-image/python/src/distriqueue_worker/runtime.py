@@ -90,6 +90,10 @@ class Attempt:
     words: Words | None = field(default=None, repr=False)
 
 
+class LeaseOverError(Exception):
+    """A handler was not begun: the worker could not prove any more that it is alive. Never reported."""
+
+
 class Runtime:
     """The handlers that run now.
 
@@ -227,13 +231,18 @@ class Runtime:
             return ProcessBody(task, payload, context, scope=attempt.scope, until=until, ended=ended)
         inner = copy_context()
         inner.run(SCOPE.set, attempt.scope)
+
+        def call() -> Any:
+            # The process may have been frozen between the start and this: then somebody else may have the job.
+            if monotonic() >= self._lives_until():
+                raise LeaseOverError("the worker's lease was over before the handler began")
+            return task.function(read_payload(reader, payload), context)
+
         if task.isolation == "thread":
-            return ThreadBody(
-                lambda: task.function(read_payload(reader, payload), context), inner, context.cancelled, ended
-            )
+            return ThreadBody(call, inner, context.cancelled, ended)
 
         async def work() -> object:
-            return await task.function(read_payload(reader, payload), context)
+            return await call()
 
         return LoopBody(work, inner, context.cancelled, ended)
 
