@@ -535,16 +535,16 @@ async def test_the_cluster_is_shown_as_lease_and_workers_say(one: Replica, kube:
     assert one.cluster.election().epoch == taken.epoch < renewed.version
     body = {"apiVersion": WORKERS.api_version, "kind": WORKERS.kind, "metadata": {"name": "w-1"}}
     await kube.request("POST", WORKERS.collection(namespace), body=body)
-    status = {"phase": "Online", "poolName": "gpu", "concurrency": 4, "running": 1, "types": ["email"]}
+    status = {"phase": "Online", "poolName": "solo", "concurrency": 4, "running": 1, "types": ["email"]}
     await kube.request(
         "PATCH", WORKERS.path(namespace, "w-1", "status"), body={"status": status}, content_type=MERGE_PATCH
     )
     await until(lambda: one.cluster.cluster_status().slots == 4)
     assert [worker.name for worker in (await one.cluster.workers(ANONYMOUS)).items] == ["w-1"]
-    assert (await one.cluster.worker(ANONYMOUS, "w-1")).pool_name == "gpu"
-    made = await submit(one, namespace, poolName="gpu", type="email")
+    assert (await one.cluster.worker(ANONYMOUS, "w-1")).pool_name == "solo"
+    made = await submit(one, namespace, poolName="solo", type="email")
     shown = one.cluster.cluster_status()
-    assert next(pool for pool in shown.pools if pool.name == "gpu").waiting == 1
+    assert next(pool for pool in shown.pools if pool.name == "solo").waiting == 1
     one.cluster_cache.broker = lambda: True
     assert one.cluster.health().status == "ok"
     assert (await one.jobs.explain(ANONYMOUS, ref(made))).blocker == "None"

@@ -19,14 +19,14 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
-CANARY = 'canary-7f3a"quoted"-51b9'
-PIN = 76543210
+CANARY = 'canary-7f3a"quoted"-yranac'
+PIN = 765432107654
 SECRET: dict[str, Any] = {
     "token": CANARY,
     "pins": [PIN],
     "deep": {"key": f"-----BEGIN-----\n{CANARY}-line\n-----END-----"},
 }
-SHOWN = ("canary-7f3a", "-51b9", str(PIN))
+SHOWN = ("canary-7f3a", "-yranac", str(PIN))
 """What must be nowhere."""
 
 
