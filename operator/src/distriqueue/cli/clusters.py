@@ -188,7 +188,7 @@ def _namespace_of_pod() -> str:
 
 def _namespace_of(files: str, context: str | None) -> str:
     try:
-        contexts, active = list_kube_config_contexts(files)  # type: ignore[no-untyped-call]
+        contexts, active = list_kube_config_contexts(files)  # type: ignore[no-untyped-call]  # as above
     except (kube_config.ConfigException, OSError, ValueError, TypeError, KeyError):
         return "default"
     chosen = next((one for one in contexts if one["name"] == context), active) if context else active

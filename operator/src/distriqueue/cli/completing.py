@@ -47,7 +47,7 @@ def names(ctx: typer.Context, incomplete: str) -> Iterator[str]:
 
 def _from_cluster(place: Place) -> list[str]:
     from distriqueue.cli.clusters import Cluster, run  # noqa: PLC0415 - only where names are wanted
-    from distriqueue.cli.errors import CliError  # noqa: PLC0415
+    from distriqueue.cli.errors import CliError  # noqa: PLC0415 - likewise
 
     logging.disable()
 

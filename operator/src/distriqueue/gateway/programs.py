@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from distriqueue.gateway.brokers import BrokerWatch
 from distriqueue.gateway.caches import ClusterCache, JobCache
@@ -29,7 +28,7 @@ from distriqueue.gateway.settings import GatewaySettings
 from distriqueue.gateway.tls import Certificates
 from distriqueue.kube.client import KubeClient
 from distriqueue.telemetry.gateways import GatewayMetrics
-from distriqueue.telemetry.serving import StatusServer
+from distriqueue.telemetry.serving import StatusServer, process_registry
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -60,9 +59,7 @@ class Program:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._stop = asyncio.Event()
-        registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=registry)
+        registry = process_registry()
         self._metrics = GatewayMetrics(registry)
         self._jobs: JobCache | None = None
         self._cluster: ClusterCache | None = None

@@ -188,7 +188,7 @@ class JobService:
         self._explainer = Explainer(jobs, cluster)
         self._access = access
         self._default_namespace = default_namespace
-        self._requests = JobRequests(client, writes=writes, rng=rng)
+        self._requests = JobRequests(client, writes=writes, rng=rng, wall=wall)
         self._wall = wall
 
     # --- submitting ---

@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from distriqueue.api.phases import WorkerPhase
 from distriqueue.api.raw import RawWorker
@@ -35,7 +34,7 @@ from distriqueue.operator.settings import OperatorSettings
 from distriqueue.operator.stores import UNFINISHED, JobStore
 from distriqueue.operator.terms import Term, TermEnd, Writers
 from distriqueue.telemetry.metrics import OperatorMetrics
-from distriqueue.telemetry.serving import StatusServer
+from distriqueue.telemetry.serving import StatusServer, process_registry
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -54,10 +53,7 @@ class Program:
     def __init__(self, settings: OperatorSettings) -> None:
         self._settings = settings
         self._stop = asyncio.Event()
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
+        self._registry = process_registry()
         self._metrics = OperatorMetrics(self._registry)
         self._store = JobStore()
         self._term: Term | None = None
